@@ -1,0 +1,113 @@
+//! Where tensors live and how precisely they are computed. The only file that names a
+//! backend or a Cargo feature.
+
+use std::fmt;
+use std::str::FromStr;
+
+use candle_core::Device;
+
+use crate::error::{Error, Result};
+
+/// The device the user asked for, known in every build.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceChoice {
+    /// The processor; always there.
+    #[default]
+    Cpu,
+    /// The CUDA device with this ordinal, counted from 0.
+    Cuda(usize),
+    /// The Metal device with this ordinal, counted from 0.
+    Metal(usize),
+}
+
+impl DeviceChoice {
+    /// Opens the device, and nothing else: asking for CUDA never yields the CPU.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DeviceNotBuilt`] without the Cargo feature, [`Error::Tensor`] when the driver
+    /// or the device is missing.
+    pub fn open(self) -> Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(ordinal) => open_cuda(ordinal),
+            Self::Metal(ordinal) => open_metal(ordinal),
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+            Self::Metal(ordinal) => write!(f, "metal:{ordinal}"),
+        }
+    }
+}
+
+impl FromStr for DeviceChoice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let unknown = || Error::UnknownName {
+            kind: "device",
+            got: text.into(),
+            known: "cpu, cuda, cuda:N, metal, metal:N".into(),
+        };
+        let (name, ordinal) = text.split_once(':').unwrap_or((text, "0"));
+        let ordinal = ordinal.parse().map_err(|_| unknown())?;
+        match name {
+            "cpu" if text == "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(ordinal)),
+            "metal" => Ok(Self::Metal(ordinal)),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn open_cuda(ordinal: usize) -> Result<Device> {
+    use crate::error::During;
+
+    Device::new_cuda(ordinal).during("opening the CUDA device")
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open_cuda(_ordinal: usize) -> Result<Device> {
+    Err(Error::DeviceNotBuilt { device: "cuda" })
+}
+
+#[cfg(feature = "metal")]
+fn open_metal(ordinal: usize) -> Result<Device> {
+    use crate::error::During;
+
+    Device::new_metal(ordinal).during("opening the Metal device")
+}
+
+#[cfg(not(feature = "metal"))]
+fn open_metal(_ordinal: usize) -> Result<Device> {
+    Err(Error::DeviceNotBuilt { device: "metal" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_print_as_they_are_read() {
+        for text in ["cpu", "cuda:0", "cuda:3", "metal:1"] {
+            assert_eq!(text.parse::<DeviceChoice>().unwrap().to_string(), text);
+        }
+        assert_eq!("cuda".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(0));
+        assert_eq!("cpu:1".parse::<DeviceChoice>().unwrap_err().code(), 23);
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn asking_for_cuda_never_yields_the_cpu() {
+        let error = DeviceChoice::Cuda(0).open().unwrap_err();
+        assert_eq!(error.to_string(), "no cuda in this build, rebuild with `--features cuda`");
+    }
+}

@@ -1,0 +1,3 @@
+//! Networks as data: graphs of primitive operations.
+
+pub mod op;

@@ -1,0 +1,109 @@
+//! What operations compute: for each a forward pass and hand-written vector-Jacobian
+//! products, one file an operation.
+//!
+//! Every public function takes contiguous tensors and gives a contiguous tensor. It has two
+//! bodies. On the CPU it works on the storage's slices, in `f32` or `f64`, with sums in an
+//! order that does not depend on the number of threads. On any other device it is written in
+//! candle's tensor operations; that body runs on the CPU too, where tests hold it against the
+//! first. [`is_slow_path`] decides.
+//!
+//! Legend: `x` input, `y` output, `dx` `dy` gradients of the loss by them, `dw` by the weight.
+
+use std::marker::PhantomData;
+use std::ops::{Deref, Range};
+
+use candle_core::{DType, Device, Storage, Tensor, WithDType};
+
+use crate::error::{During, Result};
+
+/// Numbers the CPU kernels compute in.
+pub(crate) trait Real: WithDType {
+    /// `e^self`
+    fn exp(self) -> Self;
+    /// The square root.
+    fn sqrt(self) -> Self;
+    /// Multiply and add in one rounding.
+    fn fma(self, by: Self, plus: Self) -> Self;
+}
+
+impl Real for f32 {
+    fn exp(self) -> Self {
+        self.exp()
+    }
+    fn sqrt(self) -> Self {
+        self.sqrt()
+    }
+    fn fma(self, by: Self, plus: Self) -> Self {
+        self.mul_add(by, plus)
+    }
+}
+
+impl Real for f64 {
+    fn exp(self) -> Self {
+        self.exp()
+    }
+    fn sqrt(self) -> Self {
+        self.sqrt()
+    }
+    fn fma(self, by: Self, plus: Self) -> Self {
+        self.mul_add(by, plus)
+    }
+}
+
+/// Whether `x` must be computed with candle's tensor operations: it is not on the CPU, or of a
+/// type the CPU kernels do not know.
+pub(crate) fn is_slow_path(x: &Tensor) -> bool {
+    !matches!(x.device(), Device::Cpu) || !matches!(x.dtype(), DType::F32 | DType::F64)
+}
+
+/// Runs `$body` with the type `$T` that `$x` holds, `f32` or `f64`.
+macro_rules! by_dtype {
+    ($x:expr, $T:ident => $body:expr) => {
+        match $x.dtype() {
+            candle_core::DType::F64 => {
+                type $T = f64;
+                $body
+            }
+            _ => {
+                type $T = f32;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use by_dtype;
+
+/// The elements of a contiguous CPU tensor behind a lock guard `G`, readable while this is alive.
+struct Elements<G, T> {
+    storage: G,
+    range: Range<usize>,
+    of: PhantomData<T>,
+}
+
+/// Borrows the elements of `x`, which must be contiguous, on the CPU and of type `T`.
+pub(crate) fn slice<T: WithDType>(x: &Tensor) -> Result<impl Deref<Target = [T]> + '_> {
+    let (storage, layout) = x.storage_and_layout();
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        return Err(candle_core::Error::RequiresContiguous { op: "slice" }).during("reading a tensor");
+    };
+    let Storage::Cpu(cpu) = &*storage else {
+        return Err(candle_core::Error::Msg("not on the CPU".into())).during("reading a tensor");
+    };
+    // Checks the type once, so that `deref` cannot fail.
+    T::cpu_storage_as_slice(cpu).during("reading a tensor")?;
+    Ok(Elements { storage, range: start..end, of: PhantomData })
+}
+
+impl<G: Deref<Target = Storage>, T: WithDType> Deref for Elements<G, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        let Storage::Cpu(cpu) = &*self.storage else { return &[] };
+        T::cpu_storage_as_slice(cpu).map_or(&[], |all| &all[self.range.clone()])
+    }
+}
+
+/// A CPU tensor of these elements; the vector is moved, not copied.
+pub(crate) fn tensor<T: WithDType>(elements: Vec<T>, shape: &[usize]) -> Result<Tensor> {
+    Tensor::from_vec(elements, shape, &Device::Cpu).during("wrapping a result")
+}
