@@ -179,6 +179,16 @@ pub enum Error {
         /// All names there are.
         known: String,
     },
+    /// A file was written by a newer program than this one.
+    #[error("{path} has format version {got}, this program reads version {want}; update archrepair")]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Version in the file.
+        got: u64,
+        /// Newest version that is read.
+        want: u64,
+    },
 }
 
 impl Error {
@@ -204,6 +214,7 @@ impl Error {
             Self::Tensor { .. } => 25,
             Self::Graph { .. } => 26,
             Self::Diverged { .. } => 27,
+            Self::Version { .. } => 28,
         }
     }
 
