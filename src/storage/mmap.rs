@@ -1,0 +1,133 @@
+//! Bytes of a file without a copy of them. The only file here that maps memory.
+//!
+//! Weights in a mapping cost no memory that the system could not take back: their pages are
+//! clean, are read when first touched and dropped when memory is short.
+//!
+//! A mapping shows the file as it is, not as it was. So whoever gives a path to [`Bytes::open`]
+//! promises that nobody shortens or writes the file in place while it is in use; after a
+//! shortening, reading a page that is gone stops the process with a bus error. Replacing the
+//! file by a rename is fine, since the mapping then keeps the old one; everything in this crate
+//! that writes does it so, and so do package and image updates.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+
+use crate::error::{Error, Result};
+
+/// Bytes that never change: of a mapped file, of the program itself, or of a vector. A clone
+/// shares them.
+#[derive(Clone)]
+pub struct Bytes(Source);
+
+#[derive(Clone)]
+enum Source {
+    Mapped(Arc<Mmap>),
+    Owned(Arc<Vec<u8>>),
+    Static(&'static [u8]),
+}
+
+impl Bytes {
+    /// Maps the file at `path` for reading. Until the last clone is dropped, nobody may shorten
+    /// or write the file in place; see the head of this module.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] when it cannot be opened or mapped or is no regular file,
+    /// [`Error::Malformed`] when it is empty.
+    pub fn open(path: &Path) -> Result<Self> {
+        // Asked of the path, since opening a pipe would wait for its other end.
+        if !std::fs::metadata(path).map_err(Error::file("open", path))?.is_file() {
+            let source = io::Error::new(ErrorKind::InvalidInput, "it is not a regular file");
+            return Err(Error::File { action: "map", path: path.into(), source });
+        }
+        let file = File::open(path).map_err(Error::file("open", path))?;
+        // SAFETY: the mapping is only read, and by the contract of `open` the file keeps its
+        // length and bytes while mapped.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::file("map", path))?;
+        if map.is_empty() {
+            let problem = "it is empty".into();
+            return Err(Error::Malformed { path: path.into(), problem });
+        }
+        Ok(Self(Source::Mapped(Arc::new(map))))
+    }
+
+    /// Bytes that are part of the program, such as an embedded model.
+    #[must_use]
+    pub const fn from_static(bytes: &'static [u8]) -> Self {
+        Self(Source::Static(bytes))
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Source::Owned(Arc::new(bytes)))
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Source::Mapped(map) => map,
+            Source::Owned(bytes) => bytes,
+            Source::Static(bytes) => bytes,
+        }
+    }
+}
+
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "Bytes({} bytes)", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mapped_file_is_its_bytes_even_after_it_was_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, b"old").unwrap();
+        let bytes = Bytes::open(&path).unwrap();
+        let shared = bytes.clone();
+        let beside = folder.path().join("beside");
+        std::fs::write(&beside, b"new").unwrap();
+        std::fs::rename(&beside, &path).unwrap();
+        assert_eq!(format!("{bytes:?}"), "Bytes(3 bytes)");
+        drop(bytes);
+        assert_eq!(&*shared, b"old");
+    }
+
+    #[test]
+    fn embedded_and_owned_bytes_are_read_alike() {
+        assert_eq!(&*Bytes::from_static(b"abc"), b"abc");
+        assert_eq!(&*Bytes::from(vec![1, 2]), [1, 2]);
+    }
+
+    #[test]
+    fn an_empty_file_is_malformed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = Bytes::open(file.path()).unwrap_err();
+        assert_eq!(error.code(), 13);
+        assert!(error.to_string().ends_with("is damaged or not of this format: it is empty"));
+    }
+
+    #[test]
+    fn what_is_no_file_cannot_be_mapped() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Bytes::open(folder.path()).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot map {}", folder.path().display()));
+        let missing = folder.path().join("missing");
+        let error = Bytes::open(&missing).unwrap_err();
+        assert_eq!((error.code(), error.to_string()), (11, format!("cannot open {}", missing.display())));
+    }
+}
