@@ -1,11 +1,18 @@
 //! Runs convnets on edge devices and repairs them there.
 
+pub mod data;
 pub mod device;
+pub mod engine;
 pub mod error;
+pub mod eval;
+pub mod fit;
 pub mod graph;
 pub mod kernels;
+pub mod localize;
 pub mod memory;
 pub mod rng;
+pub mod search;
 pub mod storage;
+pub mod zoo;
 
 pub use error::{Error, Result};

@@ -1,5 +1,6 @@
 //! Bytes: how many there are now, and how many there were at the worst moment.
 
+pub mod cache;
 #[allow(unsafe_code)] // `GlobalAlloc` is an unsafe trait
 pub mod meter;
 

@@ -1,0 +1,10 @@
+//! Runs graphs: forward alone, and forward and backward.
+//!
+//! There is no recorded tape. [`infer`] keeps a value until its last use and nothing after it.
+//! [`grad`] decides for each node what its backward pass needs, keeps that alone, and skips
+//! every gradient that leads to nothing that is trained. Reading order: [`infer`], [`grad`],
+//! [`optim`].
+
+pub mod grad;
+pub mod infer;
+pub mod optim;

@@ -1,0 +1,118 @@
+//! A network with its weights, ready to run.
+
+use candle_core::Tensor;
+
+use crate::data::{Images, Normalize};
+use crate::engine::infer::infer;
+use crate::error::{During, Result};
+use crate::graph::lower::{Lowered, lower};
+use crate::graph::{Network, Params};
+
+/// Images that run together when a whole set is evaluated.
+pub const BATCH: usize = 64;
+
+/// A network and all its tensors: a model file with or without a patch.
+#[derive(Clone, Debug)]
+pub struct Deployed {
+    /// The graph of stem, blocks and head.
+    pub network: Network,
+    /// Its tensors.
+    pub params: Params,
+}
+
+impl Deployed {
+    /// The whole network, folded and fused for inference.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Graph`] when a tensor is missing.
+    pub fn runner(&self) -> Result<Runner> {
+        let whole = self.network.joined(0..self.network.parts.len());
+        Ok(Runner { lowered: lower(&whole, &self.params)?, normalize: self.normalize()? })
+    }
+
+    /// How pixels become the network's input.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Config`] when mean or deviation are not usable.
+    pub fn normalize(&self) -> Result<Normalize> {
+        Normalize::new(self.network.input.mean.clone(), self.network.input.std.clone())
+    }
+
+    /// Checks that `images` are of the size the network takes and have its classes.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::ImageSize`] or [`crate::Error::Label`].
+    pub fn check(&self, images: &Images) -> Result<()> {
+        let [c, h, w] = [0, 1, 2].map(|i| self.network.input.shape[i]);
+        images.check([c, h, w], self.network.classes)
+    }
+}
+
+/// A network that only runs.
+#[derive(Clone, Debug)]
+pub struct Runner {
+    lowered: Lowered,
+    normalize: Normalize,
+}
+
+impl Runner {
+    /// Logits `[n, classes]` of `x` `[n, c, h, w]`, already normalized.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Tensor`] when the device refuses.
+    pub fn run(&self, x: &Tensor) -> Result<Tensor> {
+        infer(&self.lowered.graph, &self.lowered.params, x)
+    }
+
+    /// Logits `[n, classes]` of a set, a batch at a time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Runner::run`].
+    pub fn logits(&self, images: &Images) -> Result<Tensor> {
+        let all: Vec<usize> = (0..images.len()).collect();
+        let batches = all.chunks(BATCH).map(|batch| self.run(&images.batch(batch, &self.normalize)?));
+        let logits = batches.collect::<Result<Vec<_>>>()?;
+        Tensor::cat(&logits, 0).during("joining logits")
+    }
+
+    /// The most likely class of each image; the first of equals.
+    ///
+    /// # Errors
+    ///
+    /// As [`Runner::run`].
+    pub fn classes(&self, images: &Images) -> Result<Vec<usize>> {
+        if images.is_empty() {
+            return Ok(Vec::new());
+        }
+        greatest(&self.logits(images)?)
+    }
+}
+
+/// The class of the greatest logit of each row of `[n, classes]`; the first of equals.
+///
+/// # Errors
+///
+/// [`crate::Error::Tensor`] when `logits` has another form.
+pub fn greatest(logits: &Tensor) -> Result<Vec<usize>> {
+    let rows = logits.to_vec2::<f32>().during("reading logits")?;
+    let first_greatest = |row: &Vec<f32>| (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]));
+    Ok(rows.iter().map(|row| first_greatest(row).unwrap_or(0)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn the_first_of_equal_logits_wins() {
+        let logits = Tensor::new(&[[0.0f32, 2.0, 2.0], [5.0, 1.0, 5.0]], &Device::Cpu).unwrap();
+        assert_eq!(greatest(&logits).unwrap(), [1, 0]);
+    }
+}

@@ -1,0 +1,143 @@
+//! Images as the trained part sees them: the frozen prefix's output, cached.
+
+use std::path::Path;
+
+use candle_core::Tensor;
+
+use super::Site;
+use crate::data::{Images, Normalize};
+use crate::engine::infer::infer;
+use crate::error::{During, Result};
+use crate::eval::deployed::{BATCH, greatest};
+use crate::graph::lower::{Lowered, lower};
+use crate::kernels::cross_entropy;
+use crate::memory::cache::{Cache, Precision};
+
+/// Features, labels and the deployed network's opinion, image by image.
+#[derive(Debug)]
+pub struct Samples {
+    features: Cache,
+    /// Class of each image.
+    pub labels: Vec<usize>,
+    /// Class probabilities of the deployed network, `classes` for each image.
+    pub teacher: Vec<f32>,
+    /// Number of classes.
+    pub classes: usize,
+}
+
+/// Where features are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Store<'a> {
+    /// Folder of the unnamed files.
+    pub folder: &'a Path,
+    /// How features are rounded.
+    pub precision: Precision,
+}
+
+impl Samples {
+    /// Runs the prefix of `site` over `images`.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::File`] when the cache cannot be written, [`crate::Error::Tensor`] when
+    /// the device refuses.
+    pub fn new(site: &Site, images: &Images, normalize: &Normalize, store: Store) -> Result<Self> {
+        let deployed = lower(&site.graph, &site.params)?;
+        let mut features = Cache::create(store.folder, &site.input, store.precision)?;
+        let mut teacher = Vec::new();
+        let all: Vec<usize> = (0..images.len()).collect();
+        for batch in all.chunks(BATCH) {
+            let x = infer(&site.prefix.graph, &site.prefix.params, &images.batch(batch, normalize)?)?;
+            features.push(&x)?;
+            let p = cross_entropy::softmax(&site.logits(&deployed, &x)?)?;
+            teacher.extend(p.flatten_all().and_then(|p| p.to_vec1::<f32>()).during("reading logits")?);
+        }
+        features.finish()?;
+        let labels = (0..images.len()).map(|i| images.label(i) as usize).collect();
+        let classes = teacher.len() / images.len().max(1);
+        Ok(Self { features, labels, teacher, classes })
+    }
+
+    /// How many images there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Features of the images `indices`.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::File`] when the cache cannot be read.
+    pub fn batch(&self, indices: &[usize]) -> Result<Tensor> {
+        self.features.batch(indices)
+    }
+
+    /// Logits of all images with `part` in the trained place, `[n, classes]`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Samples::batch`].
+    pub fn logits(&self, site: &Site, part: &Lowered) -> Result<Tensor> {
+        let all: Vec<usize> = (0..self.len()).collect();
+        let batches = all.chunks(BATCH).map(|batch| site.logits(part, &self.batch(batch)?));
+        Tensor::cat(&batches.collect::<Result<Vec<_>>>()?, 0).during("joining logits")
+    }
+
+    /// The most likely class of each image and its cross entropy, with `part` in place.
+    ///
+    /// # Errors
+    ///
+    /// As [`Samples::batch`].
+    pub fn evaluate(&self, site: &Site, part: &Lowered) -> Result<Answers> {
+        if self.is_empty() {
+            return Ok(Answers::default());
+        }
+        let logits = self.logits(site, part)?;
+        let all: Vec<usize> = (0..self.len()).collect();
+        let targets = self.targets(&all, 0.0)?;
+        let (losses, _) = cross_entropy::forward_backward(&logits, &targets, &vec![1.0; self.len()])?;
+        Ok(Answers { classes: greatest(&logits)?, losses })
+    }
+
+    /// Rows of target probabilities: `(label + distill * teacher) / (1 + distill)`.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Tensor`] when the tensor cannot be made.
+    pub fn targets(&self, indices: &[usize], distill: f64) -> Result<Tensor> {
+        let (share, distilled) = ((1.0 / (1.0 + distill)) as f32, (distill / (1.0 + distill)) as f32);
+        let mut rows = Vec::with_capacity(indices.len() * self.classes);
+        for &i in indices {
+            let teacher = &self.teacher[i * self.classes..][..self.classes];
+            let label = self.labels[i];
+            rows.extend(
+                teacher.iter().enumerate().map(|(c, t)| distilled * t + if c == label { share } else { 0.0 }),
+            );
+        }
+        crate::kernels::tensor(rows, &[indices.len(), self.classes])
+    }
+}
+
+/// What a network says about a set.
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    /// The most likely class of each image.
+    pub classes: Vec<usize>,
+    /// The cross entropy of each image in nats.
+    pub losses: Vec<f64>,
+}
+
+impl Answers {
+    /// The mean cross entropy.
+    #[must_use]
+    pub fn loss(&self) -> f64 {
+        self.losses.iter().sum::<f64>() / self.losses.len().max(1) as f64
+    }
+}

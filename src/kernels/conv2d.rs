@@ -1,0 +1,262 @@
+//! Convolution: `y = act(x * w + bias + residual)` and its gradients.
+//!
+//! Plain version, for one image and one group:
+//!
+//! ```text
+//! y[o][oy, ox]  = sum over c, ky, kx of  w[o][c, ky, kx] * x[c][oy s + ky d - p][ox s + kx d - p]
+//! ```
+//!
+//! Three bodies: [`general`] (columns and matrix product), [`depthwise`] (one input channel an
+//! output, no sum over channels, nothing for a matrix product to do) and, for other devices, candle operations on
+//! gathered columns. The gradient by the input at stride 1 is a convolution with the weight
+//! turned around; the epilogue's gradient is the activation's, taken before these functions.
+
+mod depthwise;
+mod general;
+
+use candle_core::{DType, Tensor};
+
+use super::unfold::Unfold;
+use super::{Real, activation, by_dtype, is_slow_path, planes, slice, tensor};
+use crate::error::{During, Error, Result};
+use crate::graph::op::Conv2d;
+
+/// What is added and applied to the sums of a convolution.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// `[outputs]`
+    pub bias: Option<&'a Tensor>,
+    /// Of the output's shape.
+    pub residual: Option<&'a Tensor>,
+}
+
+/// Sizes of one convolution, checked.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    conv: Conv2d,
+    unfold: Unfold,
+    /// Images.
+    n: usize,
+    /// Channels in.
+    c: usize,
+}
+
+impl Sizes {
+    fn new(conv: &Conv2d, x: &[usize], w: &[usize]) -> Result<Self> {
+        let problem = |problem: String| Error::Graph { node: "conv2d".into(), problem };
+        let &[n, c, h, width] = x else { return Err(problem(format!("takes [n, c, h, w], got {x:?}"))) };
+        if conv.groups == 0 || c % conv.groups != 0 || conv.outputs % conv.groups != 0 {
+            return Err(problem(format!("{} groups do not divide {c} channels", conv.groups)));
+        }
+        if w != conv.weight_shape(c) {
+            return Err(problem(format!("weight {w:?}, expected {:?}", conv.weight_shape(c))));
+        }
+        let unfold = Unfold::new(conv.window(), h, width)
+            .ok_or_else(|| problem(format!("no window fits into {h} x {width} pixels")))?;
+        Ok(Self { conv: *conv, unfold, n, c })
+    }
+
+    fn is_depthwise(&self) -> bool {
+        self.conv.groups == self.c && self.c > 1
+    }
+
+    fn x_shape(&self) -> [usize; 4] {
+        [self.n, self.c, self.unfold.h, self.unfold.w]
+    }
+
+    fn y_shape(&self) -> [usize; 4] {
+        [self.n, self.conv.outputs, self.unfold.oh, self.unfold.ow]
+    }
+
+    /// Elements of one image.
+    fn x_len(&self) -> usize {
+        self.c * self.unfold.h * self.unfold.w
+    }
+
+    fn y_len(&self) -> usize {
+        self.conv.outputs * self.unfold.oh * self.unfold.ow
+    }
+
+    /// Rows of a group's columns: channels of the group times taps.
+    fn depth(&self) -> usize {
+        self.c / self.conv.groups * self.unfold.taps()
+    }
+
+    fn weight_len(&self) -> usize {
+        self.conv.outputs * self.depth()
+    }
+}
+
+/// The result of a convolution, `[n, outputs, oh, ow]`, for `x` `[n, c, h, w]` and `w`
+/// `[outputs, c / groups, k, k]`.
+///
+/// # Errors
+///
+/// [`Error::Graph`] when the shapes do not fit, [`Error::Tensor`] when the device refuses.
+pub fn forward(conv: &Conv2d, x: &Tensor, w: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
+    let sizes = Sizes::new(conv, x.dims(), w.dims())?;
+    if is_slow_path(x) {
+        return slow::forward(&sizes, x, w, epilogue);
+    }
+    by_dtype!(x, T => forward_cpu::<T>(&sizes, x, w, epilogue))
+}
+
+/// The gradient by the input, of shape `x_shape`.
+///
+/// # Errors
+///
+/// As [`forward`].
+pub fn dx(conv: &Conv2d, dy: &Tensor, w: &Tensor, x_shape: &[usize]) -> Result<Tensor> {
+    let sizes = Sizes::new(conv, x_shape, w.dims())?;
+    if is_slow_path(dy) {
+        return slow::dx(&sizes, dy, w);
+    }
+    by_dtype!(dy, T => dx_cpu::<T>(&sizes, dy, w))
+}
+
+/// The gradient by the weight.
+///
+/// # Errors
+///
+/// As [`forward`].
+pub fn dw(conv: &Conv2d, dy: &Tensor, x: &Tensor) -> Result<Tensor> {
+    let c = x.dims().get(1).copied().unwrap_or(0);
+    let shape = conv.weight_shape(c);
+    let sizes = Sizes::new(conv, x.dims(), &shape)?;
+    if is_slow_path(dy) {
+        return slow::dw(&sizes, dy, x);
+    }
+    by_dtype!(dy, T => {
+        let (dy, x) = (slice::<T>(dy)?, slice::<T>(x)?);
+        let sums = if sizes.is_depthwise() { depthwise::dw(&sizes, &dy, &x) } else { general::dw(&sizes, &dy, &x) };
+        tensor(sums, &shape)
+    })
+}
+
+/// The gradient by the bias, `[outputs]`: the sum of `dy` over images and pixels.
+///
+/// # Errors
+///
+/// [`Error::Tensor`] when the device refuses.
+pub fn dbias(dy: &Tensor) -> Result<Tensor> {
+    if is_slow_path(dy) {
+        return dy.sum((0, 2, 3)).during("summing a bias gradient");
+    }
+    let [_, c, h, w] = planes::image_dims(dy)?;
+    by_dtype!(dy, T => {
+        let dy = slice::<T>(dy)?;
+        let sums: Vec<[f64; 1]> = dy.chunks_exact((h * w).max(1)).map(|plane| [planes::sum([plane], |[y]| y)]).collect();
+        planes::rounded::<T>(planes::by_channel(&sums, c).into_iter().map(|[sum]| sum), &[c])
+    })
+}
+
+fn forward_cpu<T: Real>(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
+    let bias = epilogue.bias.map(slice::<T>).transpose()?;
+    let residual = epilogue.residual.map(slice::<T>).transpose()?;
+    let finish =
+        Finish { activation: sizes.conv.activation, bias: bias.as_deref(), residual: residual.as_deref() };
+    let (x, w) = (slice::<T>(x)?, slice::<T>(w)?);
+    let y = if sizes.is_depthwise() {
+        depthwise::forward(sizes, &x, &w, &finish)
+    } else {
+        general::forward(sizes, &x, &w, &finish)
+    };
+    tensor(y, &sizes.y_shape())
+}
+
+fn dx_cpu<T: Real>(sizes: &Sizes, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
+    let (dy, w) = (slice::<T>(dy)?, slice::<T>(w)?);
+    let dx = if sizes.is_depthwise() { depthwise::dx(sizes, &dy, &w) } else { general::dx(sizes, &dy, &w) };
+    tensor(dx, &sizes.x_shape())
+}
+
+/// The epilogue on slices.
+struct Finish<'a, T> {
+    activation: Option<crate::graph::op::Activation>,
+    bias: Option<&'a [T]>,
+    residual: Option<&'a [T]>,
+}
+
+impl<T: Real> Finish<'_, T> {
+    const NONE: Self = Self { activation: None, bias: None, residual: None };
+
+    /// Finishes a run of sums of output channel `channel` that starts at element `at` of `y`.
+    fn apply(&self, sums: &mut [T], channel: usize, at: usize) {
+        if let Some(bias) = self.bias {
+            let b = bias[channel];
+            sums.iter_mut().for_each(|y| *y += b);
+        }
+        if let Some(residual) = self.residual {
+            sums.iter_mut().zip(&residual[at..]).for_each(|(y, &r)| *y += r);
+        }
+        if let Some(kind) = self.activation {
+            activation::apply(kind, sums);
+        }
+    }
+}
+
+/// The same in candle's operations, for devices without kernels of our own.
+mod slow {
+    use super::*;
+
+    pub(super) fn forward(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
+        let y = product(sizes, x, w, epilogue).during("convolving")?;
+        match sizes.conv.activation {
+            Some(kind) => activation::forward(kind, &y),
+            None => Ok(y),
+        }
+    }
+
+    fn product(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogue) -> candle_core::Result<Tensor> {
+        let columns = grouped_columns(sizes, x)?;
+        let groups = sizes.conv.groups;
+        let w = w.reshape((1, groups, sizes.conv.outputs / groups, sizes.depth()))?;
+        let mut y = w.broadcast_matmul(&columns)?.reshape(&sizes.y_shape())?;
+        if let Some(bias) = epilogue.bias {
+            y = y.broadcast_add(&bias.reshape((1, sizes.conv.outputs, 1, 1))?)?;
+        }
+        match epilogue.residual {
+            Some(residual) => y + residual,
+            None => Ok(y),
+        }
+    }
+
+    pub(super) fn dx(sizes: &Sizes, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
+        let groups = sizes.conv.groups;
+        let run = || {
+            let w = w.reshape((1, groups, sizes.conv.outputs / groups, sizes.depth()))?;
+            let columns = w.t()?.contiguous()?.broadcast_matmul(&grouped(sizes, dy)?)?;
+            let Unfold { oh, ow, .. } = sizes.unfold;
+            sizes.unfold.scatter(&columns.reshape((sizes.n, sizes.c, sizes.unfold.taps(), oh * ow))?)
+        };
+        run().during("convolving backward")
+    }
+
+    pub(super) fn dw(sizes: &Sizes, dy: &Tensor, x: &Tensor) -> Result<Tensor> {
+        let run = || {
+            let columns = grouped_columns(sizes, x)?.t()?.contiguous()?;
+            let dw = grouped(sizes, dy)?.matmul(&columns)?.sum(0)?;
+            dw.reshape(sizes.conv.weight_shape(sizes.c))?.to_dtype(accumulated(dy.dtype()))
+        };
+        run().during("convolving backward")
+    }
+
+    /// Gradients of weights are kept in full precision.
+    fn accumulated(dtype: DType) -> DType {
+        if dtype == DType::F64 { DType::F64 } else { DType::F32 }
+    }
+
+    /// `[n, groups, depth, pixels]`
+    fn grouped_columns(sizes: &Sizes, x: &Tensor) -> candle_core::Result<Tensor> {
+        let columns = sizes.unfold.gather(x, 0.0)?;
+        let Unfold { oh, ow, .. } = sizes.unfold;
+        columns.reshape((sizes.n, sizes.conv.groups, sizes.depth(), oh * ow))
+    }
+
+    /// `[n, groups, outputs / groups, pixels]`
+    fn grouped(sizes: &Sizes, dy: &Tensor) -> candle_core::Result<Tensor> {
+        let groups = sizes.conv.groups;
+        let Unfold { oh, ow, .. } = sizes.unfold;
+        dy.reshape((sizes.n, groups, sizes.conv.outputs / groups, oh * ow))
+    }
+}

@@ -1,0 +1,141 @@
+//! Windows of an image laid out as columns (im2col), and its adjoint.
+//!
+//! A convolution is then one matrix product. Plain version, for a tap `(ky, kx)` of channel `c`:
+//!
+//! ```text
+//! for oy, ox:  columns[c, ky, kx][oy, ox] = x[c][oy * s + ky * d - p][ox * s + kx * d - p], or 0 outside
+//! ```
+//!
+//! The CPU body does it a few output rows at a time, so that the columns stay in the cache, and
+//! copies whole runs of a row. The body for other devices gathers all columns by one index.
+
+use std::ops::Range;
+
+use candle_core::{Device, Tensor};
+
+use super::Real;
+use crate::graph::op::Window;
+
+/// Where the windows of one plane lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unfold {
+    pub(crate) window: Window,
+    /// Pixels of the input.
+    pub(crate) h: usize,
+    pub(crate) w: usize,
+    /// Pixels of the output.
+    pub(crate) oh: usize,
+    pub(crate) ow: usize,
+}
+
+impl Unfold {
+    /// The windows on `h` x `w` pixels; `None` when none fits.
+    pub(crate) fn new(window: Window, h: usize, w: usize) -> Option<Self> {
+        Some(Self { window, h, w, oh: window.count(h)?, ow: window.count(w)? })
+    }
+
+    /// Taps of a window.
+    pub(crate) fn taps(&self) -> usize {
+        self.window.k * self.window.k
+    }
+
+    /// Whether columns are the image itself.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.window.k == 1 && self.window.stride == 1 && self.window.padding == 0
+    }
+
+    /// Output positions along an axis whose tap lies inside `0..pixels`.
+    fn inside(&self, tap: usize, pixels: usize, outputs: usize) -> Range<usize> {
+        let Window { stride, padding, dilation, .. } = self.window;
+        let offset = tap * dilation;
+        let start = padding.saturating_sub(offset).div_ceil(stride);
+        let end = (pixels + padding).saturating_sub(offset).div_ceil(stride).min(outputs);
+        start.min(end)..end
+    }
+
+    /// Calls `visit` with the columns' range and the first input position of each run: a tap's
+    /// valid outputs in one output row, `stride` input pixels apart.
+    pub(crate) fn runs(&self, tap: usize, rows: &Range<usize>, mut visit: impl FnMut(Range<usize>, usize)) {
+        let Window { k, stride, padding, dilation } = self.window;
+        let (ky, kx) = (tap / k, tap % k);
+        let valid_rows = self.inside(ky, self.h, self.oh);
+        let across = self.inside(kx, self.w, self.ow);
+        if across.is_empty() {
+            return;
+        }
+        let ix = across.start * stride + kx * dilation - padding;
+        for oy in rows.start.max(valid_rows.start)..rows.end.min(valid_rows.end) {
+            let iy = oy * stride + ky * dilation - padding;
+            let at = (oy - rows.start) * self.ow;
+            visit(at + across.start..at + across.end, iy * self.w + ix);
+        }
+    }
+
+    /// Columns of the output rows `rows`: one row of `rows.len() * ow` for each channel and tap.
+    pub(crate) fn columns<T: Real>(&self, x: &[T], rows: &Range<usize>, columns: &mut [T]) {
+        let (stride, taps) = (self.window.stride, self.taps());
+        for (index, column) in columns.chunks_exact_mut(rows.len() * self.ow).enumerate() {
+            let plane = &x[index / taps * self.h * self.w..][..self.h * self.w];
+            // Positions that no run covers lie outside of the image.
+            column.fill(T::zero());
+            self.runs(index % taps, rows, |to, from| {
+                let to = &mut column[to];
+                if stride == 1 {
+                    to.copy_from_slice(&plane[from..from + to.len()]);
+                } else {
+                    to.iter_mut().zip(plane[from..].iter().step_by(stride)).for_each(|(t, &f)| *t = f);
+                }
+            });
+        }
+    }
+
+    /// Adds columns back to where they came from: the adjoint of [`Unfold::columns`].
+    pub(crate) fn fold<T: Real>(&self, columns: &[T], rows: &Range<usize>, x: &mut [T]) {
+        let (stride, taps) = (self.window.stride, self.taps());
+        for (index, column) in columns.chunks_exact(rows.len() * self.ow).enumerate() {
+            let plane = &mut x[index / taps * self.h * self.w..][..self.h * self.w];
+            self.runs(index % taps, rows, |from, to| {
+                let from = &column[from];
+                plane[to..].iter_mut().step_by(stride).zip(from).for_each(|(t, &f)| *t += f);
+            });
+        }
+    }
+
+    /// For each tap and output the input position in a plane, `h * w` where it lies outside.
+    fn index(&self) -> Vec<u32> {
+        let mut index = vec![(self.h * self.w) as u32; self.taps() * self.oh * self.ow];
+        for (tap, column) in index.chunks_exact_mut(self.oh * self.ow).enumerate() {
+            self.runs(tap, &(0..self.oh), |to, from| {
+                for (i, slot) in column[to].iter_mut().enumerate() {
+                    *slot = (from + i * self.window.stride) as u32;
+                }
+            });
+        }
+        index
+    }
+
+    /// `[n, c, h, w]` to `[n, c, taps, oh * ow]` with `fill` outside of the image, in candle's
+    /// operations.
+    pub(crate) fn gather(&self, x: &Tensor, fill: f64) -> candle_core::Result<Tensor> {
+        let (n, c) = (x.dim(0)?, x.dim(1)?);
+        let outside = (Tensor::ones((n, c, 1), x.dtype(), x.device())? * fill)?;
+        let padded = Tensor::cat(&[&x.reshape((n, c, self.h * self.w))?, &outside], 2)?;
+        let columns = padded.index_select(&self.index_on(x.device())?, 2)?;
+        columns.reshape((n, c, self.taps(), self.oh * self.ow))
+    }
+
+    /// The adjoint of [`Unfold::gather`].
+    pub(crate) fn scatter(&self, columns: &Tensor) -> candle_core::Result<Tensor> {
+        let (n, c) = (columns.dim(0)?, columns.dim(1)?);
+        let flat = columns.reshape((n, c, self.taps() * self.oh * self.ow))?.contiguous()?;
+        let zeros = Tensor::zeros((n, c, self.h * self.w + 1), columns.dtype(), columns.device())?;
+        let sums = zeros.index_add(&self.index_on(columns.device())?, &flat, 2)?;
+        sums.narrow(2, 0, self.h * self.w)?.contiguous()?.reshape((n, c, self.h, self.w))
+    }
+
+    fn index_on(&self, device: &Device) -> candle_core::Result<Tensor> {
+        let index = self.index();
+        let len = index.len();
+        Tensor::from_vec(index, len, device)
+    }
+}

@@ -1,0 +1,171 @@
+//! The search: weights on training batches, choice weights on validation batches.
+//!
+//! First order (DARTS with xi = 0): at each step the weights of all alternatives and gates move
+//! along the gradient of a training batch; every `choice_every` steps the choice weights move
+//! along the gradient of a validation batch. Two rules stop a search early, since long searches
+//! drift towards operations without weights: the order of the choices has not changed for
+//! `patience` checks, or the validation loss rises over its best by more than a tenth twice.
+
+use std::collections::BTreeSet;
+
+use super::candidate::CleanStatistics;
+use super::discretize::{Choice, discretize};
+use super::space::{Space, relax};
+use crate::engine::optim::{Optimizer, Rule};
+use crate::error::{Error, Result};
+use crate::fit::train::{Sampler, cosine};
+use crate::fit::{self, Part, Sets, Site};
+use crate::kernels::mix;
+use crate::rng::Rng;
+
+/// How a part is searched.
+///
+/// | field | default | range | unit |
+/// |---|---|---|---|
+/// | `steps` | 150 | 1.. | weight updates of the relaxed part |
+/// | `choice_rate` | 0.01 | over 0, below 1 | learning rate of choice weights (Adam) |
+/// | `choice_every` | 3 | 1.. | weight updates between two of choice weights |
+/// | `patience` | 4 | 1.. | checks without a change of order that end a search |
+/// | `max_growth` | 2.0 | 1.. | parameters and multiply-adds of the new part over those of the old |
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Weight updates of the relaxed part.
+    pub steps: usize,
+    /// Learning rate of the choice weights.
+    pub choice_rate: f64,
+    /// Weight updates between two updates of the choice weights.
+    pub choice_every: usize,
+    /// Checks without a change of order that end a search.
+    pub patience: usize,
+    /// Most growth of parameters and of multiply-adds.
+    pub max_growth: f64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { steps: 150, choice_rate: 0.01, choice_every: 3, patience: 4, max_growth: 2.0 }
+    }
+}
+
+impl Config {
+    /// Checks every range.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] naming the first field that is outside.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |field, got: String, want: &str| Err(Error::Config { field, got, want: want.into() });
+        let counts =
+            [("steps", self.steps), ("choice-every", self.choice_every), ("patience", self.patience)];
+        if let Some((field, _)) = counts.into_iter().find(|(_, n)| *n == 0) {
+            return wrong(field, "0".into(), "at least 1");
+        }
+        if !(self.choice_rate > 0.0 && self.choice_rate < 1.0) {
+            return wrong("choice-rate", self.choice_rate.to_string(), "over 0 and below 1");
+        }
+        if !(self.max_growth >= 1.0 && self.max_growth.is_finite()) {
+            return wrong("max-growth", self.max_growth.to_string(), "1 or more");
+        }
+        Ok(())
+    }
+}
+
+/// What a search is given besides its settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Data<'a> {
+    /// Weights are trained on these.
+    pub training: Sets<'a>,
+    /// Choices are made on these.
+    pub validation: Sets<'a>,
+    /// What clean images look like at the part's input.
+    pub clean: &'a CleanStatistics,
+}
+
+/// Searches the part at `site`: the chosen part with the weights it has so far, and the choices.
+///
+/// # Errors
+///
+/// [`Error::Diverged`] when the loss is not finite, [`Error::File`] when a cache cannot be read.
+pub fn search(
+    site: &Site,
+    data: Data,
+    (config, weights): (&Config, &fit::Config),
+    rng: &mut Rng,
+    progress: &mut dyn FnMut(usize, f64),
+) -> Result<(Part, Vec<Choice>)> {
+    let space = relax(site, data.clean, rng)?;
+    let mut part = Part::new(space.graph.clone(), space.params.clone(), &site.input)?;
+    let alphas: BTreeSet<String> = space.positions.iter().map(|p| format!("{}.alpha", p.mix)).collect();
+    let all = part.trained.clone();
+    let only_weights: BTreeSet<String> = all.difference(&alphas).cloned().collect();
+    let (mut by_weight, mut by_choice) = (Optimizer::new(Rule::ADAM), Optimizer::new(Rule::ADAM));
+    let (mut training, mut validation) = (Sampler::new(), Sampler::new());
+    let mut stop = Stop { config, order: Vec::new(), unchanged: 0, best: f64::INFINITY, rises: 0 };
+    for step in 0..config.steps {
+        part.trained.clone_from(&only_weights);
+        let batch = training.draw(data.training, weights, rng)?;
+        let (loss, grads) = part.gradients(site, &batch.x, (&batch.targets, &batch.weights))?;
+        if !loss.is_finite() {
+            return Err(Error::Diverged { what: format!("the search at {}", site.level), step, loss });
+        }
+        // The fit that follows starts where the search ends, so the rate falls only half way.
+        let fall = cosine(step, 2 * config.steps);
+        let rate = |name: &str| {
+            fall * if site.params.find(name).is_some() { weights.rate } else { weights.new_rate }
+        };
+        by_weight.step(&mut part.params, &grads, rate)?;
+        progress(step, loss);
+        if (step + 1) % config.choice_every == 0 {
+            part.trained.clone_from(&alphas);
+            let batch = validation.draw(data.validation, weights, rng)?;
+            let (loss, grads) = part.gradients(site, &batch.x, (&batch.targets, &batch.weights))?;
+            by_choice.step(&mut part.params, &grads, |_| config.choice_rate)?;
+            if stop.check(step, &space, &part, loss)? {
+                break;
+            }
+        }
+    }
+    part.trained = all;
+    discretize(site, &space, part, data.validation, config.max_growth)
+}
+
+/// The early ends of a search.
+struct Stop<'a> {
+    config: &'a Config,
+    /// Alternatives of each position by falling choice weight.
+    order: Vec<Vec<usize>>,
+    unchanged: usize,
+    best: f64,
+    rises: usize,
+}
+
+impl Stop<'_> {
+    fn check(&mut self, step: usize, space: &Space, part: &Part, loss: f64) -> Result<bool> {
+        // Orders are noise while the gates are still shut.
+        if step < self.config.steps / 2 {
+            return Ok(false);
+        }
+        let orders = space.positions.iter().map(|p| order(part, &p.mix)).collect::<Result<Vec<_>>>()?;
+        self.unchanged = if orders == self.order { self.unchanged + 1 } else { 0 };
+        self.order = orders;
+        self.rises = if loss > self.best * 1.1 { self.rises + 1 } else { 0 };
+        self.best = self.best.min(loss);
+        Ok(self.unchanged >= self.config.patience || self.rises >= 2 * self.config.patience)
+    }
+}
+
+fn order(part: &Part, mix_node: &str) -> Result<Vec<usize>> {
+    let p = probabilities(part, mix_node)?;
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|&a, &b| p[b].total_cmp(&p[a]).then(a.cmp(&b)));
+    Ok(order)
+}
+
+/// The softmax of a mixture's choice weights.
+pub(super) fn probabilities(part: &Part, mix_node: &str) -> Result<Vec<f64>> {
+    use crate::error::During;
+
+    let alpha = part.params.get(&format!("{mix_node}.alpha"))?;
+    let alpha = alpha.to_vec1::<f32>().during("reading choice weights")?;
+    Ok(mix::softmax(&alpha.iter().map(|&a| f64::from(a)).collect::<Vec<_>>()))
+}

@@ -1,0 +1,124 @@
+//! From a relaxed part to one architecture, by perturbation (DARTS-PT, Wang et al. 2021).
+//!
+//! A choice weight says how much an alternative was liked on the way, not what it is worth. So
+//! each alternative is taken out of the trained mixture in turn, and what that does to the
+//! validation loss is its worth. A position keeps its worthiest alternative if its worth is
+//! above zero, else what was deployed; where the result would grow too much, the least worthy
+//! give way. What is kept keeps its share of the mixture in its gate: nothing else changes.
+
+use serde::Serialize;
+
+use super::bilevel::probabilities;
+use super::space::{Alternative, Position, Space};
+use crate::error::{During, Result};
+use crate::fit::{Part, Sets, Site};
+use crate::graph::lower::lower;
+use crate::graph::op::Op;
+use crate::graph::{Graph, Params, Value};
+
+/// What a position came to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Choice {
+    /// Name of the position.
+    pub position: String,
+    /// Name of the alternative, `None` for what was deployed.
+    pub chosen: Option<String>,
+    /// Choice weights: the deployed operation's first, then each alternative's.
+    pub weights: Vec<f64>,
+    /// Rise of the validation loss when an alternative is taken out, in nats.
+    pub worth: Vec<(String, f64)>,
+}
+
+/// Decides every position of `space`, whose trained mixture is `part`.
+///
+/// # Errors
+///
+/// [`crate::Error::File`] when the cache cannot be read, [`crate::Error::Tensor`] when the
+/// device refuses.
+pub fn discretize(
+    site: &Site,
+    space: &Space,
+    part: Part,
+    validation: Sets,
+    max_growth: f64,
+) -> Result<(Part, Vec<Choice>)> {
+    let whole = loss(site, &part, validation)?;
+    let mut choices = Vec::new();
+    for position in &space.positions {
+        let weights = probabilities(&part, &position.mix)?;
+        let mut worth = Vec::new();
+        for alternative in &position.alternatives {
+            let without = Part { params: closed(&part.params, alternative)?, ..part.clone() };
+            worth.push((alternative.name.clone(), loss(site, &without, validation)? - whole));
+        }
+        choices.push(Choice { position: position.name.clone(), chosen: best(&worth), weights, worth });
+    }
+    let old = site.graph.cost(&site.input)?;
+    let limit = |n: u64| (n as f64 * max_growth).ceil() as u64;
+    loop {
+        let chosen = rewrite(site, space, &part, &choices)?;
+        let new = chosen.graph.cost(&site.input)?;
+        if new.params <= limit(old.params) && new.macs <= limit(old.macs) {
+            return Ok((chosen, choices));
+        }
+        let Some(least) = least_worthy(&mut choices) else { return Ok((chosen, choices)) };
+        least.chosen = None;
+    }
+}
+
+fn best(worth: &[(String, f64)]) -> Option<String> {
+    let best = worth.iter().max_by(|(_, a), (_, b)| a.total_cmp(b))?;
+    (best.1 > 0.0).then(|| best.0.clone())
+}
+
+fn least_worthy(choices: &mut [Choice]) -> Option<&mut Choice> {
+    let worth = |choice: &Choice| {
+        let found = choice.worth.iter().find(|(name, _)| Some(name) == choice.chosen.as_ref());
+        found.map_or(0.0, |(_, worth)| *worth)
+    };
+    choices.iter_mut().filter(|c| c.chosen.is_some()).min_by(|a, b| worth(a).total_cmp(&worth(b)))
+}
+
+/// Mean of the losses on failures and on replay.
+fn loss(site: &Site, part: &Part, validation: Sets) -> Result<f64> {
+    let lowered = lower(&part.graph, &part.params)?;
+    let failures = validation.failures.evaluate(site, &lowered)?.loss();
+    Ok((failures + validation.replay.evaluate(site, &lowered)?.loss()) / 2.0)
+}
+
+fn closed(params: &Params, alternative: &Alternative) -> Result<Params> {
+    let mut params = params.clone();
+    let gate = params.get(&alternative.gate)?;
+    let shut = gate.zeros_like().during("shutting a gate")?;
+    params.insert(alternative.gate.clone(), shut);
+    Ok(params)
+}
+
+/// The part with each mixture replaced by what was chosen.
+fn rewrite(site: &Site, space: &Space, part: &Part, choices: &[Choice]) -> Result<Part> {
+    let mut params = part.params.clone();
+    let mut graph = Graph::default();
+    let mut of: Vec<Value> = vec![0];
+    for node in &part.graph.nodes {
+        let inputs: Vec<Value> = node.inputs.iter().map(|&v| of[v]).collect();
+        if node.op != Op::Mix {
+            of.push(graph.push(node.name.clone(), node.op.clone(), &inputs));
+            continue;
+        }
+        let chosen = space.positions.iter().zip(choices).find(|(position, _)| position.mix == node.name);
+        let kept = chosen.and_then(|(position, choice)| index(position, choice));
+        if let Some((i, alternative)) = kept {
+            let share = probabilities(part, &node.name)?[i + 1];
+            let gate = (params.get(&alternative.gate)? * share).during("folding a choice into its gate")?;
+            params.insert(alternative.gate.clone(), gate);
+        }
+        of.push(inputs[kept.map_or(0, |(i, _)| i + 1)]);
+    }
+    let graph = graph.reaching(of[part.graph.output()]);
+    Part::new(graph, params, &site.input)
+}
+
+fn index<'a>(position: &'a Position, choice: &Choice) -> Option<(usize, &'a Alternative)> {
+    let name = choice.chosen.as_ref()?;
+    position.alternatives.iter().enumerate().find(|(_, alternative)| alternative.name == *name)
+}

@@ -1,0 +1,17 @@
+//! Search for a better architecture and weights of one part, together.
+//!
+//! [`space`] relaxes the part: at every position a mixture of the deployed operation and
+//! alternatives that all start as it, so the relaxed part starts as the deployed one, exactly.
+//! [`bilevel`] trains weights on training batches and choice weights on validation batches.
+//! [`discretize`] keeps at each position the alternative whose removal hurts most, or none.
+//! [`genotype`] says in a few words what was chosen.
+
+pub mod bilevel;
+pub mod candidate;
+pub mod discretize;
+pub mod genotype;
+pub mod space;
+
+pub use bilevel::{Config, search};
+pub use genotype::Genotype;
+pub use space::{Position, Space};

@@ -1,0 +1,275 @@
+//! ResNet (He et al. 2016) as torchvision names and builds it: basic and bottleneck blocks,
+//! any widths and groups, with the ImageNet stem (7x7 stride 2, max pool) or the CIFAR stem
+//! (3x3 stride 1).
+//!
+//! Everything is read off tensor names and shapes. The strides, which no shape shows, are the
+//! family's: 2 in the first block of layers 2 to 4, in a bottleneck at its 3x3 convolution.
+
+use std::collections::BTreeMap;
+
+use crate::error::{Error, Result};
+use crate::graph::network::{Input, VERSION};
+use crate::graph::op::{Activation, Conv2d, Op, Pool, Shape};
+use crate::graph::{Graph, INPUT, Network, Part, Value};
+
+/// Added to variances by torchvision's batch norm.
+const EPS: f64 = 1e-5;
+
+/// What tells one ResNet from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Channels of the images.
+    pub channels: usize,
+    /// Kernel side of the first convolution: 7 for the ImageNet stem, 3 for the CIFAR stem.
+    pub stem_k: usize,
+    /// Channels after the stem.
+    pub stem: usize,
+    /// The four layers.
+    pub layers: Vec<Vec<Block>>,
+    /// Classes.
+    pub classes: usize,
+    /// Whether the last layer has a bias.
+    pub bias: bool,
+}
+
+/// One residual block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// Channels of the inner convolutions.
+    pub inner: usize,
+    /// Channels out.
+    pub outputs: usize,
+    /// Groups of the 3x3 convolution of a bottleneck.
+    pub groups: usize,
+    /// 1x1, 3x3, 1x1 instead of 3x3, 3x3.
+    pub bottleneck: bool,
+    /// Whether the shortcut is a 1x1 convolution.
+    pub downsample: bool,
+}
+
+/// Depths with a name: blocks of each layer, and whether they are bottlenecks.
+const DEPTHS: [(usize, [usize; 4], bool); 5] = [
+    (18, [2, 2, 2, 2], false),
+    (34, [3, 4, 6, 3], false),
+    (50, [3, 4, 6, 3], true),
+    (101, [3, 4, 23, 3], true),
+    (152, [3, 8, 36, 3], true),
+];
+
+impl Layout {
+    /// The layout of a named depth. `widths` are the channels of the four layers' inner
+    /// convolutions; a bottleneck puts out four times as many.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownName`] for a depth that has no name.
+    pub fn new(depth: usize, widths: [usize; 4], [channels, stem_k, classes]: [usize; 3]) -> Result<Self> {
+        let known = || DEPTHS.map(|(depth, ..)| depth.to_string()).join(", ");
+        let (_, counts, bottleneck) =
+            DEPTHS.into_iter().find(|(known, ..)| *known == depth).ok_or_else(|| Error::UnknownName {
+                kind: "ResNet depth",
+                got: depth.to_string(),
+                known: known(),
+            })?;
+        let expansion = if bottleneck { 4 } else { 1 };
+        let mut inputs = widths[0];
+        let mut layers = Vec::new();
+        for (layer, (inner, count)) in widths.into_iter().zip(counts).enumerate() {
+            let outputs = inner * expansion;
+            let block = |i: usize| {
+                let downsample = i == 0 && (layer > 0 || inputs != outputs);
+                Block { inner, outputs, groups: 1, bottleneck, downsample }
+            };
+            layers.push((0..count).map(block).collect());
+            inputs = outputs;
+        }
+        Ok(Self { channels, stem_k, stem: widths[0], layers, classes, bias: true })
+    }
+
+    /// Reads the layout off tensor shapes by name; `None` when they are of no ResNet.
+    #[must_use]
+    pub fn detect(shapes: &BTreeMap<String, Shape>) -> Option<Self> {
+        let stem = matrix(shapes, "conv1.weight")?;
+        let head = shapes.get("fc.weight")?;
+        let layer =
+            |l: usize| (0..).map_while(|i| block(shapes, &format!("layer{l}.{i}"))).collect::<Vec<_>>();
+        let layers: Vec<_> = (1..=4).map(layer).collect();
+        shapes.get("bn1.running_mean")?;
+        if layers.iter().any(Vec::is_empty) {
+            return None;
+        }
+        Some(Self {
+            channels: stem[1],
+            stem_k: stem[2],
+            stem: stem[0],
+            layers,
+            classes: *head.first()?,
+            bias: shapes.contains_key("fc.bias"),
+        })
+    }
+
+    /// Name of the architecture: `resnet50`, or the numbers of blocks where none has been given.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let counts: Vec<usize> = self.layers.iter().map(Vec::len).collect();
+        let bottleneck = self.layers.iter().flatten().any(|block| block.bottleneck);
+        match DEPTHS.iter().find(|(_, known, b)| known[..] == counts[..] && *b == bottleneck) {
+            Some((depth, ..)) => format!("resnet{depth}"),
+            None => format!("resnet{counts:?}").replace(' ', ""),
+        }
+    }
+
+    /// The network for `input`.
+    #[must_use]
+    pub fn network(&self, input: Input) -> Network {
+        let mut parts = vec![Part { name: "stem".into(), graph: self.stem() }];
+        for (l, layer) in self.layers.iter().enumerate() {
+            for (i, block) in layer.iter().enumerate() {
+                let name = format!("layer{}.{i}", l + 1);
+                let stride = if l > 0 && i == 0 { 2 } else { 1 };
+                parts.push(Part { graph: block.graph(&name, stride), name });
+            }
+        }
+        parts.push(Part { name: "head".into(), graph: self.head() });
+        Network {
+            version: VERSION,
+            architecture: self.name(),
+            input,
+            classes: self.classes,
+            class_names: Vec::new(),
+            parts,
+        }
+    }
+
+    fn stem(&self) -> Graph {
+        let mut graph = Graph::default();
+        let stride = if self.stem_k == 7 { 2 } else { 1 };
+        let conv = Conv2d::same(self.stem, self.stem_k, stride);
+        let x = normed(&mut graph, ("conv1", "bn1"), conv, INPUT);
+        let x = relu(&mut graph, "relu", x);
+        if self.stem_k == 7 {
+            graph.push("maxpool", Op::MaxPool(Pool { k: 3, stride: 2, padding: 1 }), &[x]);
+        }
+        graph
+    }
+
+    fn head(&self) -> Graph {
+        let mut graph = Graph::default();
+        let x = graph.push("avgpool", Op::GlobalAvgPool, &[INPUT]);
+        let x = graph.push("flatten", Op::Flatten, &[x]);
+        graph.push("fc", Op::Linear { outputs: self.classes, bias: self.bias }, &[x]);
+        graph
+    }
+}
+
+impl Block {
+    /// Convolutions in order, the shortcut first so that the last convolution can take it as
+    /// its residual input.
+    fn graph(&self, name: &str, stride: usize) -> Graph {
+        let mut graph = Graph::default();
+        let mut shortcut = INPUT;
+        if self.downsample {
+            let names = (&*format!("{name}.downsample.0"), &*format!("{name}.downsample.1"));
+            shortcut = normed(&mut graph, names, Conv2d::valid(self.outputs, 1, stride), INPUT);
+        }
+        let convs = self.convs(stride);
+        let mut x = INPUT;
+        for (i, conv) in convs.iter().enumerate() {
+            let names = (&*format!("{name}.conv{}", i + 1), &*format!("{name}.bn{}", i + 1));
+            x = normed(&mut graph, names, *conv, x);
+            if i + 1 < convs.len() {
+                x = relu(&mut graph, &format!("{name}.relu{}", i + 1), x);
+            }
+        }
+        let sum = graph.push(format!("{name}.add"), Op::Add, &[x, shortcut]);
+        relu(&mut graph, &format!("{name}.relu"), sum);
+        graph
+    }
+
+    fn convs(&self, stride: usize) -> Vec<Conv2d> {
+        let Self { inner, outputs, groups, .. } = *self;
+        if self.bottleneck {
+            let middle = Conv2d { groups, ..Conv2d::same(inner, 3, stride) };
+            return vec![Conv2d::valid(inner, 1, 1), middle, Conv2d::valid(outputs, 1, 1)];
+        }
+        vec![Conv2d::same(inner, 3, stride), Conv2d::same(outputs, 3, 1)]
+    }
+}
+
+fn block(shapes: &BTreeMap<String, Shape>, name: &str) -> Option<Block> {
+    let conv = |i: usize| matrix(shapes, &format!("{name}.conv{i}.weight"));
+    let (first, second, third) = (conv(1)?, conv(2)?, conv(3));
+    let groups = first[0].checked_div(second[1]).filter(|_| third.is_some()).unwrap_or(1);
+    Some(Block {
+        inner: first[0],
+        outputs: third.map_or(second[0], |third| third[0]),
+        groups,
+        bottleneck: third.is_some(),
+        downsample: shapes.contains_key(&format!("{name}.downsample.0.weight")),
+    })
+}
+
+fn matrix(shapes: &BTreeMap<String, Shape>, name: &str) -> Option<[usize; 4]> {
+    shapes.get(name)?.as_slice().try_into().ok()
+}
+
+fn normed(graph: &mut Graph, (conv, norm): (&str, &str), op: Conv2d, x: Value) -> Value {
+    let x = graph.push(conv, Op::Conv2d(op), &[x]);
+    graph.push(norm, Op::BatchNorm { eps: EPS }, &[x])
+}
+
+fn relu(graph: &mut Graph, name: &str, x: Value) -> Value {
+    graph.push(name, Op::Activation { kind: Activation::Relu }, &[x])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input(channels: usize, side: usize) -> Input {
+        let (mean, std) = (vec![0.5; channels], vec![0.25; channels]);
+        Input { shape: vec![channels, side, side], mean, std }
+    }
+
+    fn shapes(network: &Network) -> BTreeMap<String, Shape> {
+        network.params().unwrap().into_iter().map(|p| (p.name, p.param.shape)).collect()
+    }
+
+    /// Parameters without statistics, as torchvision states them for its ImageNet models.
+    #[test]
+    fn the_named_depths_have_torchvisions_numbers_of_parameters() {
+        let counts =
+            [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160), (152, 60_192_808)];
+        for (depth, want) in counts {
+            let layout = Layout::new(depth, [64, 128, 256, 512], [3, 7, 1000]).unwrap();
+            let params = layout.network(input(3, 224)).params().unwrap();
+            let trainable = params.iter().filter(|p| p.param.trainable);
+            assert_eq!(trainable.map(|p| p.param.shape.iter().product::<usize>()).sum::<usize>(), want);
+        }
+    }
+
+    #[test]
+    fn what_is_built_is_detected() {
+        for (depth, stem_k) in [(18, 3), (34, 7), (50, 7), (101, 3), (152, 7)] {
+            let layout = Layout::new(depth, [8, 16, 32, 64], [1, stem_k, 10]).unwrap();
+            let network = layout.network(input(1, 64));
+            network.check().unwrap();
+            assert_eq!(Layout::detect(&shapes(&network)), Some(layout));
+            assert_eq!(network.architecture, format!("resnet{depth}"));
+        }
+    }
+
+    #[test]
+    fn groups_are_read_off_the_middle_convolution() {
+        let mut layout = Layout::new(50, [8, 16, 32, 64], [3, 7, 10]).unwrap();
+        layout.layers.iter_mut().flatten().for_each(|block| block.groups = 4);
+        let network = layout.network(input(3, 64));
+        assert_eq!(Layout::detect(&shapes(&network)), Some(layout));
+    }
+
+    #[test]
+    fn other_tensors_are_no_resnet() {
+        assert_eq!(Layout::detect(&BTreeMap::from([("conv1.weight".into(), vec![8, 3, 7, 7])])), None);
+        assert_eq!(Layout::detect(&BTreeMap::new()), None);
+    }
+}
