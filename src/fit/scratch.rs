@@ -47,7 +47,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        let augment = Augment { shift: 2, flip: crate::data::augment::Flip::Half };
+        let augment = Augment { shift: 2, flip: crate::data::augment::Flip::Half, fill: 0 };
         Self { epochs: 15, batch: 128, rate: 0.1, decay: 5e-4, smoothing: 0.05, augment, seed: 0 }
     }
 }

@@ -258,3 +258,8 @@ mod tests {
         assert!(dx(Activation::Relu, &dy, &tensor(vec![0u8], &[1]).unwrap()).is_err());
     }
 }
+
+/// Whether the backward pass can be told from the output alone, as a fused epilogue needs.
+pub(crate) fn is_known_from_output(kind: Activation) -> bool {
+    matches!(kind, Activation::Relu | Activation::Relu6 | Activation::Sigmoid)
+}
