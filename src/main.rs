@@ -1,2 +1,16 @@
-//! x
-fn main() {}
+//! The `archrepair` program: reads the command line, runs a subcommand, turns its end into an
+//! exit status.
+
+use std::process::ExitCode;
+
+use archrepair::cli::{self, Cli};
+use archrepair::memory::Meter;
+use clap::Parser;
+
+// Every byte the engine allocates is counted, so that reports and limits are exact.
+#[global_allocator]
+static METER: Meter = Meter;
+
+fn main() -> ExitCode {
+    ExitCode::from(cli::run(&Cli::parse()))
+}
