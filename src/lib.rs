@@ -11,6 +11,7 @@ pub mod graph;
 pub mod kernels;
 pub mod localize;
 pub mod memory;
+pub mod repair;
 pub mod rng;
 pub mod search;
 pub mod storage;

@@ -127,7 +127,11 @@ impl Train {
         let layout = Layout::new(depth.ok_or_else(unknown)?, widths, [channels, self.stem, classes])?;
         let preset = Preset::of(channels, self.stem);
         let per_channel = |of: &[f32]| (0..channels).map(|c| of[c.min(of.len() - 1)]).collect();
-        let input = Input { shape: vec![channels, h, w], mean: per_channel(preset.mean), std: per_channel(preset.std) };
+        let input = Input {
+            shape: vec![channels, h, w],
+            mean: per_channel(preset.mean),
+            std: per_channel(preset.std),
+        };
         let network = Network { class_names: self.class_names.clone(), ..layout.network(input) };
         network.check()?;
         Ok(network)
@@ -140,7 +144,7 @@ impl Train {
     }
 
     fn publish(&self, deployed: &Deployed, test: &Images, console: &Console) -> Result<()> {
-        let labels: Vec<usize> = (0..test.len()).map(|i| test.label(i) as usize).collect();
+        let labels = test.targets();
         let metadata = BTreeMap::from([(METADATA.to_owned(), deployed.network.to_json()?)]);
         let bytes = serialize(deployed.params.as_ref(), Storage::F16, &metadata)?;
         publish(&self.out, &bytes)?;
@@ -148,7 +152,8 @@ impl Train {
         let model = Model::open(&self.out, &Overrides::default())?;
         let stored = Deployed { params: model.params()?, network: model.network };
         let accuracy = accuracy(&stored.runner()?.classes(test)?, &labels);
-        let text = format!("{}  {} bytes  test accuracy {:.2} %", self.out.display(), bytes.len(), 100.0 * accuracy);
+        let text =
+            format!("{}  {} bytes  test accuracy {:.2} %", self.out.display(), bytes.len(), 100.0 * accuracy);
         console.result(&text, &json!({ "model": self.out, "bytes": bytes.len(), "test_accuracy": accuracy }))
     }
 }
@@ -171,7 +176,9 @@ fn resume(path: &Path, network: Network, config: &Config, settings: &str) -> Res
     let text = file.metadata().get("progress").ok_or_else(|| malformed("no entry `progress`".into()))?;
     let progress: Progress = serde_json::from_str(text).map_err(|error| malformed(error.to_string()))?;
     if progress.settings != settings {
-        return Err(malformed("it belongs to a training with other settings; remove it to start anew".into()));
+        return Err(malformed(
+            "it belongs to a training with other settings; remove it to start anew".into(),
+        ));
     }
     let state = |kind: &str| {
         let names = file.names().filter_map(|name| Some((name, name.strip_prefix(kind)?.to_owned())));

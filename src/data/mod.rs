@@ -111,6 +111,12 @@ impl Images {
         &self.pixels
     }
 
+    /// Classes of all images in order, as indices.
+    #[must_use]
+    pub fn targets(&self) -> Vec<usize> {
+        self.labels.iter().map(|&label| label as usize).collect()
+    }
+
     /// Class of image `i`.
     ///
     /// # Panics

@@ -53,9 +53,8 @@ impl Samples {
             teacher.extend(p.flatten_all().and_then(|p| p.to_vec1::<f32>()).during("reading logits")?);
         }
         features.finish()?;
-        let labels = (0..images.len()).map(|i| images.label(i) as usize).collect();
         let classes = teacher.len() / images.len().max(1);
-        Ok(Self { features, labels, teacher, classes })
+        Ok(Self { features, labels: images.targets(), teacher, classes })
     }
 
     /// How many images there are.

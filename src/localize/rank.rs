@@ -146,13 +146,10 @@ fn decide_by_race(
 }
 
 fn result(trial: &Trial, field: Field) -> TrialResult {
-    let labels = |images: &crate::data::Images| {
-        (0..images.len()).map(|i| images.label(i) as usize).collect::<Vec<_>>()
-    };
     TrialResult {
         loss: trial.loss(),
-        fixed: accuracy(&trial.failures.classes, &labels(field.held_failures)),
-        kept: accuracy(&trial.passes.classes, &labels(field.held_passes)),
+        fixed: accuracy(&trial.failures.classes, &field.held_failures.targets()),
+        kept: accuracy(&trial.passes.classes, &field.held_passes.targets()),
         steps: trial.steps,
     }
 }

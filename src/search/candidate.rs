@@ -8,8 +8,10 @@
 use candle_core::{Device, Tensor};
 
 use crate::error::{During, Result};
+use crate::fit::Samples;
 use crate::graph::op::{Activation, Conv2d, Op, Pool};
 use crate::graph::{Graph, Params, Value};
+use crate::kernels::{batch_norm, global_pool};
 use crate::rng::Rng;
 
 /// What may stand in the place of a convolution.
@@ -115,7 +117,7 @@ impl ConvCandidate {
 }
 
 /// What clean images look like where a part begins.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct CleanStatistics {
     /// Mean of each channel.
     pub mean: Vec<f32>,
@@ -127,6 +129,44 @@ pub struct CleanStatistics {
     pub std_mean: Vec<f32>,
     /// Deviation between images of a channel's deviation.
     pub std_spread: Vec<f32>,
+}
+
+/// Images that clean statistics are measured on, at most.
+const CLEAN_IMAGES: usize = 256;
+
+impl CleanStatistics {
+    /// Measures the first images of `samples`; empty where features are no images.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::File`] when the cache cannot be read.
+    pub fn measure(samples: &Samples) -> Result<Self> {
+        let x = samples.batch(&(0..samples.len().min(CLEAN_IMAGES)).collect::<Vec<_>>())?;
+        if x.dims().len() != 4 {
+            return Ok(Self::default());
+        }
+        let rows =
+            |of: Tensor| of.flatten_from(1).and_then(|of| of.to_vec2::<f32>()).during("reading statistics");
+        let (means, stds) = (rows(global_pool::avg(&x)?)?, rows(global_pool::std(&x, EPS)?)?);
+        let per_channel = |f: &dyn Fn(usize) -> f32| (0..x.dims()[1]).map(f).collect::<Vec<_>>();
+        let all = batch_norm::statistics(&x)?;
+        let read = |of: &Tensor| of.to_vec1::<f32>().during("reading statistics");
+        Ok(Self {
+            mean: read(&all.mean)?,
+            std: read(&all.var)?.into_iter().map(|var| (var + EPS as f32).sqrt()).collect(),
+            mean_spread: per_channel(&|c| moments(&means, c)[1]),
+            std_mean: per_channel(&|c| moments(&stds, c)[0]),
+            std_spread: per_channel(&|c| moments(&stds, c)[1]),
+        })
+    }
+}
+
+/// Mean and deviation of column `c`.
+fn moments(rows: &[Vec<f32>], c: usize) -> [f32; 2] {
+    let n = rows.len().max(1) as f64;
+    let mean = rows.iter().map(|row| f64::from(row[c])).sum::<f64>() / n;
+    let var = rows.iter().map(|row| (f64::from(row[c]) - mean).powi(2)).sum::<f64>() / n;
+    [mean as f32, var.sqrt() as f32]
 }
 
 const EPS: f64 = 1e-5;

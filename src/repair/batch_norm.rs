@@ -1,0 +1,46 @@
+//! Re-estimation of batch-norm statistics: the cheapest repair, tried first.
+//!
+//! Statistics are measured on failures and replay together, with the weights as they are. Where
+//! weights have rotted before a healthy batch norm this alone is often the repair; under a
+//! shifted input it helps on failures and hurts on clean images (Schneider et al. 2020).
+
+use candle_core::Tensor;
+
+use crate::data::Images;
+use crate::engine::grad::{Norms, Wanted, forward};
+use crate::error::{During, Result};
+use crate::eval::Deployed;
+use crate::eval::deployed::BATCH;
+use crate::graph::Params;
+use crate::rng::Rng;
+
+/// The same network with statistics measured on equal numbers of `failures` and `replay`.
+///
+/// # Errors
+///
+/// [`crate::Error::Tensor`] when the device refuses.
+pub fn re_estimate(deployed: &Deployed, failures: &Images, replay: &Images, seed: u64) -> Result<Deployed> {
+    let whole = deployed.network.joined(0..deployed.network.parts.len());
+    let wanted = Wanted { trained: &|_| false, input: false, norms: Norms::Batch };
+    let normalize = deployed.normalize()?;
+    let mut order = Rng::new(seed).permutation(replay.len());
+    order.truncate(failures.len().max(BATCH));
+    let all: Vec<usize> = (0..failures.len()).collect();
+    let mut sums = Params::default();
+    // Each batch holds both kinds: its statistics are those of the mixture.
+    let n_batches = (all.len() + order.len()).div_ceil(BATCH).max(1);
+    for b in 0..n_batches {
+        let part = |of: &[usize]| of.iter().copied().skip(b).step_by(n_batches).collect::<Vec<_>>();
+        let xs = [failures.batch(&part(&all), &normalize)?, replay.batch(&part(&order), &normalize)?];
+        let x = Tensor::cat(&xs, 0).during("joining a batch")?;
+        for (norm, found) in forward(&whole, &deployed.params, &x, wanted)?.statistics {
+            sums.accumulate(&format!("{norm}.running_mean"), found.mean)?;
+            sums.accumulate(&format!("{norm}.running_var"), found.var)?;
+        }
+    }
+    let mut params = deployed.params.clone();
+    for (name, sum) in sums.iter() {
+        params.insert(name.clone(), (sum / n_batches as f64).during("averaging statistics")?);
+    }
+    Ok(Deployed { network: deployed.network.clone(), params })
+}

@@ -1,0 +1,93 @@
+//! A repaired network as a patch, and a patch as a network.
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+
+use crate::error::{Error, Result};
+use crate::eval::Deployed;
+use crate::graph::{Graph, Params};
+use crate::storage::{Digest, Patch, PatchHeader, patch};
+use crate::zoo::Model;
+
+/// What is known about how a patch came about.
+#[derive(Clone, Debug, Default)]
+pub struct Origin {
+    /// What a search chose, as JSON.
+    pub genotype: serde_json::Value,
+    /// Program version, seed, settings, digests of the data, numbers before and after.
+    pub provenance: serde_json::Value,
+}
+
+/// The patch that turns `old` into `new`: graphs of the parts that differ and the tensors that
+/// are not the base's, bit for bit.
+///
+/// # Errors
+///
+/// [`Error::Graph`] when a tensor is missing, [`Error::Tensor`] when one cannot be compared.
+pub fn difference(base: Digest, old: &Deployed, new: &Deployed, origin: Origin) -> Result<Patch> {
+    let mut blocks = BTreeMap::new();
+    let mut tensors = BTreeMap::new();
+    let shapes = new.network.shapes()?;
+    for (i, (was, part)) in old.network.parts.iter().zip(&new.network.parts).enumerate() {
+        let mut changed = was.graph != part.graph;
+        for named in part.graph.params(&shapes[i])? {
+            let tensor = new.params.get(&named.name)?;
+            let same = old.params.find(&named.name).is_some_and(|before| equal(before, tensor));
+            if !same {
+                tensors.insert(named.name, tensor.clone());
+                changed = true;
+            }
+        }
+        if changed {
+            blocks.insert(part.name.clone(), text(&part.graph)?);
+        }
+    }
+    let Origin { genotype, provenance } = origin;
+    let header = PatchHeader { version: patch::VERSION, base, blocks, genotype, provenance };
+    Ok(Patch { header, tensors })
+}
+
+fn equal(a: &Tensor, b: &Tensor) -> bool {
+    let values = |t: &Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f32>()).ok();
+    a.dims() == b.dims() && values(a) == values(b)
+}
+
+fn text(graph: &Graph) -> Result<serde_json::Value> {
+    serde_json::to_value(graph)
+        .map_err(|error| Error::Graph { node: "patch".into(), problem: error.to_string() })
+}
+
+/// The network of `model`, with `patch` applied if there is one.
+///
+/// # Errors
+///
+/// [`Error::BaseMismatch`] for a patch of another base, [`Error::Malformed`] for a graph that
+/// cannot be read, [`Error::UnknownName`], [`Error::Graph`], [`Error::Shape`] for a part that
+/// does not fit, [`Error::NotFinite`] for a damaged base.
+pub fn deploy(model: &Model, patch: Option<(&Patch, &std::path::Path)>) -> Result<Deployed> {
+    let Some((patch, path)) = patch else {
+        return Ok(Deployed { network: model.network.clone(), params: model.params()? });
+    };
+    patch.check_base(model.file.digest(), path)?;
+    let malformed = |problem: String| Error::Malformed { path: path.into(), problem };
+    let mut network = model.network.clone();
+    for (name, text) in &patch.header.blocks {
+        let graph: Graph = serde_json::from_value(text.clone())
+            .map_err(|error| malformed(format!("part {name}: {error}")))?;
+        network = network.replace_part(name, graph)?;
+    }
+    let mut params = Params::default();
+    for named in network.params()? {
+        let (name, want) = (named.name, named.param.shape);
+        let tensor = match patch.tensors.get(&name) {
+            Some(tensor) if tensor.dims() != want => {
+                return Err(Error::Shape { path: path.into(), name, want, got: tensor.dims().to_vec() });
+            }
+            Some(tensor) => tensor.clone(),
+            None => model.file.tensor(&name, &want, &candle_core::Device::Cpu)?,
+        };
+        params.insert(name, tensor);
+    }
+    Ok(Deployed { network, params })
+}

@@ -1,0 +1,349 @@
+//! The repair itself, from images to a judged patch.
+
+use std::fmt;
+use std::str::FromStr;
+
+use candle_core::Tensor;
+use serde::Serialize;
+use serde_json::json;
+
+use super::batch_norm;
+use super::gate::{Evidence, Gate, Verdict};
+use super::patching::{Origin, deploy, difference};
+use super::sets::{Inputs, Split, prepare};
+use crate::data::Images;
+use crate::error::{During, Error, Result};
+use crate::eval::{Change, Deployed};
+use crate::fit::samples::Store;
+use crate::fit::{self, Level, Part, Samples, Sets, Site, fit};
+use crate::graph::Params;
+use crate::localize::race::Field;
+use crate::localize::{self, Ranking, localize};
+use crate::memory::cache::Precision;
+use crate::rng::Rng;
+use crate::search::bilevel::Data;
+use crate::search::candidate::CleanStatistics;
+use crate::search::discretize::Choice;
+use crate::search::{self, Genotype, search};
+use crate::storage::{Bytes, Patch, Storage};
+use crate::zoo::Model;
+
+/// How a part is changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// Batch-norm statistics alone.
+    BatchNorm,
+    /// Architecture and weights.
+    #[default]
+    Search,
+    /// Weights alone.
+    Weights,
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::BatchNorm => "batch-norm",
+            Self::Search => "search",
+            Self::Weights => "weights",
+        })
+    }
+}
+
+impl FromStr for Method {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let all = [Self::BatchNorm, Self::Search, Self::Weights];
+        all.into_iter().find(|method| method.to_string() == text).ok_or_else(|| Error::UnknownName {
+            kind: "method",
+            got: text.into(),
+            known: "batch-norm, search, weights".into(),
+        })
+    }
+}
+
+/// Where a repair happens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// At the block that localization puts first.
+    #[default]
+    Auto,
+    /// Here.
+    Fixed(Level),
+}
+
+impl FromStr for Target {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::Fixed) }
+    }
+}
+
+/// Everything that can be set about a repair.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// Where.
+    pub target: Target,
+    /// How.
+    pub method: Method,
+    /// Localization, for [`Target::Auto`].
+    pub localize: localize::Config,
+    /// Search, for [`Method::Search`].
+    pub search: search::Config,
+    /// Training; its steps include those of a search.
+    pub fit: fit::Config,
+    /// Acceptance.
+    pub gate: Gate,
+    /// Starts every random draw.
+    pub seed: u64,
+}
+
+impl Config {
+    /// Checks every range.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] naming the first field that is outside.
+    pub fn check(&self) -> Result<()> {
+        self.fit.check()?;
+        self.search.check()?;
+        self.gate.check()?;
+        if self.method == Method::Search && self.search.steps >= self.fit.steps {
+            let want = format!("more than the {} steps of the search", self.search.steps);
+            return Err(Error::Config { field: "steps", got: self.fit.steps.to_string(), want });
+        }
+        Ok(())
+    }
+}
+
+/// What a repair came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Where it happened; `None` for batch-norm statistics, which are everywhere.
+    pub level: Option<Level>,
+    /// The ranking, if a block was looked for.
+    pub ranking: Option<Ranking>,
+    /// The choices of a search.
+    pub choices: Vec<Choice>,
+    /// The decision and its numbers.
+    pub verdict: Verdict,
+    /// Share of the way from the deployed to the trained weights that was taken.
+    pub share: f64,
+    /// The network as trained, before the gate drew it back.
+    pub trained: Deployed,
+    /// The network as the patch gives it.
+    pub repaired: Deployed,
+    /// The patch's bytes; worth writing when the verdict is accepted.
+    pub patch: Vec<u8>,
+}
+
+/// Stages of a repair, told to the caller's progress display.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Stage {
+    /// Evidence and trial repairs.
+    Localize,
+    /// The relaxed part.
+    Search,
+    /// The chosen part.
+    Fit,
+    /// The gate.
+    Judge,
+}
+
+/// Is told the stage, what it works on, and the step.
+pub type Progress<'a> = &'a mut dyn FnMut(Stage, &str, usize);
+
+/// Shares of the way back towards the deployed weights that the gate is asked about.
+const SHARES: [f64; 6] = [1.0, 0.9, 0.8, 0.65, 0.5, 0.35];
+
+/// Repairs `model`.
+///
+/// # Errors
+///
+/// Those of [`prepare`] for sets that do not fit, [`Error::Diverged`] when training leaves the
+/// finite numbers, [`Error::File`] when a working file cannot be written. A repair that the gate
+/// refuses is no error: it is in [`Outcome::verdict`].
+pub fn repair(model: &Model, inputs: Inputs, config: &Config, progress: Progress) -> Result<Outcome> {
+    config.check()?;
+    let base = deploy(model, None)?;
+    let split = prepare(&base, inputs, config.seed)?;
+    let repair = Repair { model, inputs, config, split, base };
+    let (start, re_estimated) = repair.start()?;
+    let (level, ranking) = repair.level(&start, progress)?;
+    let (trained, choices) = match &level {
+        Some(level) => repair.train(&start, level, progress)?,
+        None => (re_estimated, Vec::new()),
+    };
+    progress(Stage::Judge, "guard set", 0);
+    repair.finish(trained, (level, ranking, choices))
+}
+
+struct Repair<'a> {
+    model: &'a Model,
+    inputs: Inputs<'a>,
+    config: &'a Config,
+    split: Split,
+    base: Deployed,
+}
+
+impl Repair<'_> {
+    fn store(&self) -> Store<'_> {
+        Store { folder: self.inputs.folder, precision: Precision::F16 }
+    }
+
+    /// The network to start from, and the one with re-estimated statistics: the second is the
+    /// first where it is better on held-back failures and on held-back replay.
+    fn start(&self) -> Result<(Deployed, Deployed)> {
+        let Split { failures, replay, held_failures, held_replay, .. } = &self.split;
+        let re_estimated = batch_norm::re_estimate(&self.base, failures, replay, self.config.seed)?;
+        let (before, after) = (self.base.runner()?, re_estimated.runner()?);
+        let better = |images: &Images| {
+            let labels = images.targets();
+            let change = Change::new(&before.classes(images)?, &after.classes(images)?, &labels);
+            Ok::<_, Error>(change.right_after >= change.right_before)
+        };
+        let start = if better(held_replay)? && better(held_failures)? { &re_estimated } else { &self.base };
+        Ok((start.clone(), re_estimated))
+    }
+
+    fn level(&self, start: &Deployed, progress: Progress) -> Result<(Option<Level>, Option<Ranking>)> {
+        if self.config.method == Method::BatchNorm {
+            return Ok((None, None));
+        }
+        if let Target::Fixed(level) = &self.config.target {
+            return Ok((Some(level.clone()), None));
+        }
+        let Split { failures, replay, held_failures, held_replay, .. } = &self.split;
+        let field = Field { failures, replay, held_failures, held_passes: held_replay };
+        let settings = localize::Config { seed: self.config.seed, ..self.config.localize.clone() };
+        let mut tell = |what: &str, step| progress(Stage::Localize, what, step);
+        let ranking = localize(start, field, (&settings, self.store()), &mut tell)?;
+        let first = ranking.blocks.first().map(|block| Level::Block(block.block.clone()));
+        Ok((first, Some(ranking)))
+    }
+
+    fn train(&self, start: &Deployed, level: &Level, progress: Progress) -> Result<(Deployed, Vec<Choice>)> {
+        let site = Site::new(start, level.clone())?;
+        let normalize = start.normalize()?;
+        let samples = |images| Samples::new(&site, images, &normalize, self.store());
+        let (failures, replay) = (samples(&self.split.failures)?, samples(&self.split.replay)?);
+        let training = Sets { failures: &failures, replay: &replay };
+        let mut rng = Rng::new(self.config.seed);
+        let mut settings = self.config.fit.clone();
+        let (mut part, mut choices) =
+            (Part::new(site.graph.clone(), site.params.clone(), &site.input)?, Vec::new());
+        if self.config.method == Method::Search {
+            let (held_failures, held_replay) =
+                (samples(&self.split.held_failures)?, samples(&self.split.held_replay)?);
+            let validation = Sets { failures: &held_failures, replay: &held_replay };
+            let clean = CleanStatistics::measure(&replay)?;
+            let data = Data { training, validation, clean: &clean };
+            let mut tell = |step, _| progress(Stage::Search, &level.to_string(), step);
+            (part, choices) = search(&site, data, (&self.config.search, &settings), &mut rng, &mut tell)?;
+            settings.steps -= self.config.search.steps;
+        }
+        let mut tell = |step, _| progress(Stage::Fit, &level.to_string(), step);
+        fit(&site, &mut part, training, (&settings, &mut rng), &mut tell)?;
+        Ok((place(start, &site, &part)?, choices))
+    }
+
+    /// Rounds, judges, and draws back until the gate is content; the last and mildest result
+    /// stands for a refusal.
+    fn finish(
+        &self,
+        trained: Deployed,
+        (level, ranking, choices): (Option<Level>, Option<Ranking>, Vec<Choice>),
+    ) -> Result<Outcome> {
+        let mut first: Option<Outcome> = None;
+        for share in SHARES {
+            let drawn = drawn_back(&self.base, &trained, share)?;
+            let origin = Origin {
+                genotype: json!(Genotype::new(&choices)),
+                provenance: self.provenance(level.as_ref(), share),
+            };
+            let patch =
+                difference(self.model.file.digest(), &self.base, &drawn, origin)?.to_bytes(Storage::F16)?;
+            let repaired = self.read_back(&patch)?;
+            let verdict = self.config.gate.judge(self.evidence(&repaired)?);
+            let (level, ranking, choices) = (level.clone(), ranking.clone(), choices.clone());
+            let trained = trained.clone();
+            let outcome = Outcome { level, ranking, choices, verdict, share, trained, repaired, patch };
+            if outcome.verdict.accepted {
+                return Ok(outcome);
+            }
+            first.get_or_insert(outcome);
+        }
+        first.ok_or_else(|| Error::Graph { node: "gate".into(), problem: "was not asked".into() })
+    }
+
+    fn read_back(&self, patch: &[u8]) -> Result<Deployed> {
+        let name = std::path::Path::new("new patch");
+        let patch = Patch::read(Bytes::from(patch.to_vec()), name)?;
+        deploy(self.model, Some((&patch, name)))
+    }
+
+    /// What the patch tells of itself; nothing that changes from run to run.
+    fn provenance(&self, level: Option<&Level>, share: f64) -> serde_json::Value {
+        let digest = |images: &Images| crate::storage::Digest::of(images.pixels()).to_string();
+        json!({
+            "program": concat!("archrepair ", env!("CARGO_PKG_VERSION")),
+            "seed": self.config.seed,
+            "method": self.config.method.to_string(),
+            "level": level.map(ToString::to_string),
+            "steps": self.config.fit.steps,
+            "share": share,
+            "failures": { "images": self.inputs.failures.len(), "digest": digest(self.inputs.failures) },
+            "replay": { "images": self.inputs.replay.len(), "digest": digest(self.inputs.replay) },
+        })
+    }
+
+    fn evidence(&self, repaired: &Deployed) -> Result<Evidence> {
+        let held = [&self.split.held_failures, &self.split.held_replay];
+        let [failures, passes] = self.inputs.guard.unwrap_or(held);
+        let (old, new) = (self.base.runner()?, repaired.runner()?);
+        let labels = passes.targets();
+        let (before, after) = (old.classes(passes)?, new.classes(passes)?);
+        let of_class = |class: usize| {
+            let of: Vec<usize> = (0..labels.len()).filter(|&i| labels[i] == class).collect();
+            let pick = |from: &[usize]| of.iter().map(|&i| from[i]).collect::<Vec<_>>();
+            Change::new(&pick(&before), &pick(&after), &pick(&labels))
+        };
+        Ok(Evidence {
+            failures: Change::new(&old.classes(failures)?, &new.classes(failures)?, &failures.targets()),
+            classes: (0..self.base.network.classes).map(of_class).collect(),
+            passes: Change::new(&before, &after, &labels),
+            finite: true,
+        })
+    }
+}
+
+/// `start` with `part` at `site`.
+fn place(start: &Deployed, site: &Site, part: &Part) -> Result<Deployed> {
+    let mut network = start.network.clone();
+    if let Level::Block(name) = &site.level {
+        network = network.replace_part(name, part.graph.clone())?;
+    }
+    let mut params = start.params.clone();
+    params.extend(&part.params);
+    Ok(Deployed { network, params })
+}
+
+/// The network `share` of the way from `old` to `new`: weights between both, and where the
+/// architecture grew, gates that are open that far.
+fn drawn_back(old: &Deployed, new: &Deployed, share: f64) -> Result<Deployed> {
+    if share >= 1.0 {
+        return Ok(new.clone());
+    }
+    let between = |name: &str, to: &Tensor| match old.params.find(name) {
+        Some(from) => (from * (1.0 - share)).and_then(|from| from + (to * share)?),
+        None if name.ends_with(".open.gate") => to * share,
+        None => Ok(to.clone()),
+    };
+    let drawn = |(name, to): (&String, &Tensor)| {
+        Ok((name.clone(), between(name, to).during("drawing weights back")?))
+    };
+    let params = new.params.iter().map(drawn).collect::<Result<Params>>()?;
+    Ok(Deployed { network: new.network.clone(), params })
+}

@@ -1,0 +1,81 @@
+//! The images of a repair and what each is used for.
+
+use std::path::Path;
+
+use crate::data::Images;
+use crate::data::split::split;
+use crate::error::{Error, Result};
+use crate::eval::Deployed;
+use crate::rng::Rng;
+
+/// What the user brings.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// Labelled images that the network gets wrong.
+    pub failures: &'a Images,
+    /// Labelled images that it should keep getting right.
+    pub replay: &'a Images,
+    /// Failures and passes that only the gate sees; without them it sees what is held back.
+    pub guard: Option<[&'a Images; 2]>,
+    /// Folder for unnamed working files.
+    pub folder: &'a Path,
+}
+
+/// Images by use; no image has two uses.
+#[derive(Clone, Debug)]
+pub struct Split {
+    /// Failures that weights are trained on.
+    pub failures: Images,
+    /// Replay that weights are trained on.
+    pub replay: Images,
+    /// Failures that choices are made on.
+    pub held_failures: Images,
+    /// Replay that choices are made on.
+    pub held_replay: Images,
+    /// Images of the failure set that the network gets right: left out.
+    pub not_failing: usize,
+}
+
+/// Share of failures and of replay that is held back, and most images of replay.
+const HELD: f64 = 0.2;
+const MOST_HELD_REPLAY: usize = 400;
+
+/// Checks the sets against the network and splits them.
+///
+/// # Errors
+///
+/// [`Error::Empty`], [`Error::ImageSize`] and [`Error::Label`] for sets that do not fit,
+/// [`Error::NothingToRepair`] when the network gets every failure right, [`Error::Config`] when
+/// too few are left to hold one back.
+pub fn prepare(deployed: &Deployed, inputs: Inputs, seed: u64) -> Result<Split> {
+    let guard = inputs.guard.iter().flatten().map(|images| ("guard", *images));
+    for (set, images) in [("failure", inputs.failures), ("replay", inputs.replay)].into_iter().chain(guard) {
+        if images.is_empty() {
+            return Err(Error::Empty { set, path: images.path().into() });
+        }
+        deployed.check(images)?;
+    }
+    let classes = deployed.runner()?.classes(inputs.failures)?;
+    let wrong = |i: &usize| classes[*i] != inputs.failures.label(*i) as usize;
+    let failing: Vec<usize> = (0..inputs.failures.len()).filter(wrong).collect();
+    if failing.is_empty() {
+        return Err(Error::NothingToRepair { n: inputs.failures.len() });
+    }
+    let mut rng = Rng::new(seed);
+    let failures = inputs.failures.subset(&failing);
+    let [train_failures, held_failures] = halves("failures", &failures, usize::MAX, &mut rng)?;
+    let [replay, held_replay] = halves("replay images", inputs.replay, MOST_HELD_REPLAY, &mut rng)?;
+    let not_failing = inputs.failures.len() - failing.len();
+    Ok(Split { failures: train_failures, replay, held_failures, held_replay, not_failing })
+}
+
+/// What is trained on and what is held back.
+fn halves(field: &'static str, images: &Images, most: usize, rng: &mut Rng) -> Result<[Images; 2]> {
+    let n = images.len();
+    if n < 5 {
+        return Err(Error::Config { field, got: n.to_string(), want: "at least 5, to hold one back".into() });
+    }
+    let held = ((n as f64 * HELD).round() as usize).clamp(1, most);
+    let parts = split(n, &[n - held, held], rng)?;
+    Ok([images.subset(&parts[0]), images.subset(&parts[1])])
+}
