@@ -9,27 +9,6 @@
 //!
 //! Legend: `x` input, `y` output, `dx` `dy` gradients of the loss by them, `dw` by the weight.
 
-pub mod activation;
-pub mod batch_norm;
-pub mod concat;
-pub mod conv2d;
-pub mod cross_entropy;
-pub mod elementwise;
-pub mod gate;
-pub mod global_pool;
-pub mod instance_norm;
-pub mod linear;
-pub mod mix;
-pub mod pool;
-
-#[cfg(test)]
-mod check;
-// The one unsafe call of the kernels.
-#[allow(unsafe_code)]
-pub(crate) mod matmul;
-mod planes;
-mod unfold;
-
 use std::marker::PhantomData;
 use std::ops::{Deref, Range};
 
