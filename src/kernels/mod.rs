@@ -9,6 +9,12 @@
 //!
 //! Legend: `x` input, `y` output, `dx` `dy` gradients of the loss by them, `dw` by the weight.
 
+#[cfg(test)]
+mod check;
+// The one unsafe call of the kernels.
+#[allow(unsafe_code)]
+pub(crate) mod matmul;
+
 use std::marker::PhantomData;
 use std::ops::{Deref, Range};
 
