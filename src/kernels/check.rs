@@ -1,6 +1,7 @@
 //! What tests of kernels share: random tensors, closeness, derivatives by differences.
 
 use candle_core::{DType, Device, Tensor};
+use proptest::prelude::Strategy;
 
 use crate::error::Result;
 use crate::rng::Rng;
@@ -34,7 +35,7 @@ pub(crate) fn normal(shape: &[usize], rng: &mut Rng) -> Tensor {
     Tensor::from_vec::<_, f64>(draws, shape, &Device::Cpu).unwrap()
 }
 
-/// Distinct values at least 0.01 apart and from 0, in random order: steps of [`STEP`] cross no
+/// Distinct odd multiples of 1/120, 1/30 apart, in random order: steps of [`STEP`] cross no
 /// kink and exchange no maximum.
 pub(crate) fn distinct(shape: &[usize], rng: &mut Rng) -> Tensor {
     let n: usize = shape.iter().product();
@@ -42,9 +43,17 @@ pub(crate) fn distinct(shape: &[usize], rng: &mut Rng) -> Tensor {
     Tensor::from_vec(spread.collect::<Vec<_>>(), shape, &Device::Cpu).unwrap()
 }
 
-/// `x` in single precision.
-pub(crate) fn single(x: &Tensor) -> Tensor {
-    x.to_dtype(DType::F32).unwrap()
+/// The types of the CPU bodies.
+pub(crate) const REALS: [DType; 2] = [DType::F32, DType::F64];
+
+/// `x` in another type.
+pub(crate) fn cast(x: &Tensor, dtype: DType) -> Tensor {
+    x.to_dtype(dtype).unwrap()
+}
+
+/// Small shapes `[n, c, h, w]`, also not square.
+pub(crate) fn images() -> impl Strategy<Value = [usize; 4]> {
+    (1usize..4, 1usize..5, 1usize..7, 1usize..7).prop_map(|(n, c, h, w)| [n, c, h, w])
 }
 
 /// The gradient by `x` of `sum(dy * f(x))`, by central differences; all in `f64`.

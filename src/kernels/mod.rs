@@ -9,11 +9,16 @@
 //!
 //! Legend: `x` input, `y` output, `dx` `dy` gradients of the loss by them, `dw` by the weight.
 
+pub mod activation;
+pub mod concat;
+pub mod elementwise;
+
 #[cfg(test)]
 mod check;
 // The one unsafe call of the kernels.
 #[allow(unsafe_code)]
 pub(crate) mod matmul;
+mod planes;
 
 use std::marker::PhantomData;
 use std::ops::{Deref, Range};
