@@ -40,10 +40,7 @@ pub fn reduce_to(dy: &Tensor, shape: &[usize]) -> Result<Tensor> {
             }
             by_dtype!(dy, T => {
                 let (pixels, dy) = (h * w, slice::<T>(dy)?);
-                let sums = each(n * c, pixels, |i| {
-                    let dy = plane(&dy, i, pixels);
-                    sum(dy, dy, |dy, _| dy)
-                });
+                let sums = each(n * c, pixels, |i| sum([plane(&dy, i, pixels)], |[dy]| dy));
                 rounded::<T>(sums.into_iter(), shape)
             })
         }

@@ -10,8 +10,12 @@
 //! Legend: `x` input, `y` output, `dx` `dy` gradients of the loss by them, `dw` by the weight.
 
 pub mod activation;
+pub mod batch_norm;
 pub mod concat;
 pub mod elementwise;
+pub mod gate;
+pub mod instance_norm;
+pub mod mix;
 
 #[cfg(test)]
 mod check;

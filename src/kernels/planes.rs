@@ -93,19 +93,22 @@ pub(crate) fn plane<T>(x: &[T], index: usize, pixels: usize) -> &[T] {
     &x[index * pixels..(index + 1) * pixels]
 }
 
-/// The sum of `f` over the pairs of `a` and `b`, on the calling thread.
-pub(crate) fn sum<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> f64 {
+/// The sum of `f` over the elements of equally long slices taken together, on the calling thread.
+pub(crate) fn sum<T: Real, const N: usize>(xs: [&[T]; N], f: impl Fn([T; N]) -> T) -> f64 {
+    let n = xs.iter().map(|x| x.len()).min().unwrap_or(0);
     let mut total = 0.0;
-    for (a, b) in a.chunks(PARTIAL).zip(b.chunks(PARTIAL)) {
+    for start in (0..n).step_by(PARTIAL) {
+        let parts = xs.map(|x| x[start..n.min(start + PARTIAL)].as_chunks::<LANES>());
         let mut lanes = [T::zero(); LANES];
-        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-        for (a, b) in a.iter().zip(b) {
-            for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
-                *lane += f(a, b);
+        for i in 0..parts[0].0.len() {
+            let rows = parts.map(|(rows, _)| &rows[i]);
+            for (l, lane) in lanes.iter_mut().enumerate() {
+                *lane += f(rows.map(|row| row[l]));
             }
         }
         total += lanes.iter().map(|lane| lane.to_f64()).sum::<f64>();
-        total += a_rest.iter().zip(b_rest).map(|(&a, &b)| f(a, b).to_f64()).sum::<f64>();
+        let rest = 0..parts[0].1.len();
+        total += rest.map(|i| f(parts.map(|(_, rest)| rest[i])).to_f64()).sum::<f64>();
     }
     total
 }
@@ -113,7 +116,7 @@ pub(crate) fn sum<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T) -> f64 {
 /// The sum of `a * b` over all elements, in parallel.
 pub(crate) fn dot<T: Real>(a: &[T], b: &[T]) -> f64 {
     let parts: Vec<f64> =
-        a.par_chunks(SERIAL).zip(b.par_chunks(SERIAL)).map(|(a, b)| sum(a, b, |a, b| a * b)).collect();
+        a.par_chunks(SERIAL).zip(b.par_chunks(SERIAL)).map(|(a, b)| sum([a, b], |[a, b]| a * b)).collect();
     parts.iter().sum()
 }
 
@@ -128,10 +131,10 @@ pub(crate) struct Moments {
 pub(crate) fn moments<T: Real>(x: &[T], pixels: usize) -> Vec<Moments> {
     each(x.len() / pixels.max(1), pixels, |index| {
         let x = plane(x, index, pixels);
-        let mean = sum(x, x, |x, _| x) / pixels as f64;
+        let mean = sum([x], |[x]| x) / pixels as f64;
         let center = T::from_f64(mean);
-        let square = |x: T, _| (x - center) * (x - center);
-        Moments { mean, var: sum(x, x, square) / pixels as f64 }
+        let squares = sum([x], |[x]| (x - center) * (x - center));
+        Moments { mean, var: squares / pixels as f64 }
     })
 }
 
