@@ -4,6 +4,8 @@
 //! every element the product touches lies within them, and runs on the calling thread: callers
 //! split the work into fixed blocks, so that no result depends on the number of threads.
 
+use std::ops::Range;
+
 use super::Real;
 
 /// A matrix to read: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
@@ -31,6 +33,12 @@ impl<'a, T> Matrix<'a, T> {
             row_stride: self.col_stride,
             col_stride: self.row_stride,
         }
+    }
+
+    /// These rows only.
+    pub(crate) fn rows_in(self, rows: Range<usize>) -> Self {
+        let data = self.data.get(rows.start * self.row_stride..).unwrap_or_default();
+        Self { data, rows: rows.len(), ..self }
     }
 
     /// Elements `data` must have.

@@ -12,10 +12,14 @@
 pub mod activation;
 pub mod batch_norm;
 pub mod concat;
+pub mod cross_entropy;
 pub mod elementwise;
 pub mod gate;
+pub mod global_pool;
 pub mod instance_norm;
+pub mod linear;
 pub mod mix;
+pub mod pool;
 
 #[cfg(test)]
 mod check;
