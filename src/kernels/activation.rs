@@ -261,6 +261,16 @@ mod tests {
     }
 
     #[test]
+    fn masks_hold_where_several_threads_share_a_tensor() {
+        let rng = &mut Rng::new(1);
+        let (x, dy) = (normal(&[50_003], rng), normal(&[50_003], rng));
+        let y = forward(Activation::Relu, &x).unwrap();
+        let got = dx(Activation::Relu, &dy, &keep(Activation::Relu, &x, &y).unwrap()).unwrap();
+        let bytes = slow_mask(Activation::Relu, &y).unwrap();
+        assert_close(&got, &slow_dx(Activation::Relu, &dy, &bytes).unwrap(), EXACT);
+    }
+
+    #[test]
     fn bit_i_of_a_mask_belongs_to_element_i() {
         let y = [1.0f32, 0.0, 6.0, 5.9, 0.0, 0.0, 0.0, 0.1, 0.0, 2.0];
         assert_eq!(mask(Activation::Relu, &y), [0b1000_1101, 0b10]);

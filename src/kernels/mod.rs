@@ -5,7 +5,7 @@
 //! bodies. On the CPU it works on the storage's slices, in `f32` or `f64`, with sums in an
 //! order that does not depend on the number of threads. On any other device it is written in
 //! candle's tensor operations; that body runs on the CPU too, where tests hold it against the
-//! first. [`is_slow_path`] decides. Sums of half precision are taken in `f32`.
+//! first. `is_slow_path` decides. Sums of half precision are taken in `f32`.
 //!
 //! Shapes that do not meet, and whatever candle refuses, are [`Error::Tensor`](crate::Error).
 //!

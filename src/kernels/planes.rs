@@ -25,7 +25,8 @@ const LANES: usize = 16;
 /// What it leaves is 0.
 ///
 /// Clearing the memory first costs less than it seems: large blocks come cleared from the
-/// system, and collecting without clearing measured slower. Ranges start at multiples of 8.
+/// system, and collecting without clearing measured slower. The ranges of a single
+/// plane start at multiples of 8.
 pub(crate) fn build<T: Real>(
     planes: usize,
     pixels: usize,
