@@ -5,9 +5,31 @@
 //! bodies. On the CPU it works on the storage's slices, in `f32` or `f64`, with sums in an
 //! order that does not depend on the number of threads. On any other device it is written in
 //! candle's tensor operations; that body runs on the CPU too, where tests hold it against the
-//! first. [`is_slow_path`] decides.
+//! first. `is_slow_path` decides. Sums of half precision are taken in `f32`.
+//!
+//! Shapes that do not meet, and whatever candle refuses, are [`Error::Tensor`](crate::Error).
 //!
 //! Legend: `x` input, `y` output, `dx` `dy` gradients of the loss by them, `dw` by the weight.
+
+pub mod activation;
+pub mod batch_norm;
+pub mod concat;
+pub mod cross_entropy;
+pub mod elementwise;
+pub mod gate;
+pub mod global_pool;
+pub mod instance_norm;
+pub mod linear;
+pub mod mix;
+pub mod pool;
+
+#[cfg(test)]
+mod check;
+mod exp;
+// The one unsafe call of the kernels.
+#[allow(unsafe_code)]
+pub(crate) mod matmul;
+mod planes;
 
 use std::marker::PhantomData;
 use std::ops::{Deref, Range};
@@ -28,7 +50,7 @@ pub(crate) trait Real: WithDType {
 
 impl Real for f32 {
     fn exp(self) -> Self {
-        self.exp()
+        exp::exp(self)
     }
     fn sqrt(self) -> Self {
         self.sqrt()

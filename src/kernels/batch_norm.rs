@@ -1,0 +1,356 @@
+//! Batch normalization: `y = weight (x - mean) / sqrt(var + eps) + bias`, channel by channel.
+//!
+//! With fixed statistics (`fixed...`) the running ones of the network are used, as in
+//! inference and in the gradients of a repair. With batch statistics (`batch...`) mean and
+//! variance are those of the batch itself, as in training. Nothing here writes running
+//! statistics: a recomputed segment must not count a batch twice.
+//!
+//! Shapes: `x` `y` `dy` `dx` `[n, c, h, w]`, everything else `[c]`. With `r = 1 / sqrt(var + eps)`,
+//! `e = (x - mean) r` and `m = n h w`:
+//!
+//! ```text
+//! dbias = sum dy      dweight = sum dy e
+//! fixed: dx = weight r dy
+//! batch: dx = weight r (dy - dbias / m - e dweight / m)
+//! ```
+//!
+//! # Source
+//!
+//! Ioffe and Szegedy, "Batch Normalization", 2015 (arXiv:1502.03167), section 3.
+
+use candle_core::Tensor;
+
+use super::planes::{
+    Moments, build, by_channel, each, image_dims, moments, one_a_channel, plane, rounded, same_shape, sum,
+    wide, wide_channels,
+};
+use super::{Real, by_dtype, is_slow_path, slice, tensor};
+use crate::error::{During, Result};
+
+const NORMALIZING: &str = "batch normalization";
+
+/// What is learned, and the constant under the root.
+#[derive(Clone, Copy, Debug)]
+pub struct Affine<'a> {
+    /// Factor of each channel, `[c]`.
+    pub weight: &'a Tensor,
+    /// Summand of each channel, `[c]`.
+    pub bias: &'a Tensor,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+/// Mean and biased variance over images and pixels, `[c]` each.
+#[derive(Clone, Debug)]
+pub struct Statistics {
+    /// The mean.
+    pub mean: Tensor,
+    /// The mean squared deviation: divided by the count, not by the count less one.
+    pub var: Tensor,
+}
+
+/// `y` with these statistics.
+pub fn fixed(x: &Tensor, affine: &Affine, at: &Statistics) -> Result<Tensor> {
+    let [_, c, h, w] = checked(x, affine, at)?;
+    if is_slow_path(x) {
+        return slow_fixed(x, affine, at).during(NORMALIZING);
+    }
+    by_dtype!(x, T => {
+        let (channels, elements) = (Channel::<T>::all(affine, at)?, slice::<T>(x)?);
+        let pixels = h * w;
+        let y = build(elements.len() / pixels.max(1), pixels, |i, at, out| {
+            let Channel { scale, mean, bias, .. } = channels[i % c];
+            for (out, &x) in out.iter_mut().zip(&plane(&elements, i, pixels)[at]) {
+                *out = (x - mean) * scale + bias;
+            }
+        });
+        tensor(y, x.dims())
+    })
+}
+
+/// `dx` with these statistics, which do not depend on `x`.
+pub fn fixed_dx(dy: &Tensor, affine: &Affine, at: &Statistics) -> Result<Tensor> {
+    let [_, c, h, w] = checked(dy, affine, at)?;
+    if is_slow_path(dy) {
+        return slow_fixed_dx(dy, affine, at).during(NORMALIZING);
+    }
+    by_dtype!(dy, T => {
+        let (channels, elements) = (Channel::<T>::all(affine, at)?, slice::<T>(dy)?);
+        let pixels = h * w;
+        let dx = build(elements.len() / pixels.max(1), pixels, |i, at, out| {
+            let scale = channels[i % c].scale;
+            for (out, &dy) in out.iter_mut().zip(&plane(&elements, i, pixels)[at]) {
+                *out = dy * scale;
+            }
+        });
+        tensor(dx, dy.dims())
+    })
+}
+
+/// `(dweight, dbias)` with these statistics. They are the same for batch statistics.
+pub fn fixed_dparams(dy: &Tensor, x: &Tensor, affine: &Affine, at: &Statistics) -> Result<(Tensor, Tensor)> {
+    let [_, c, h, w] = checked(x, affine, at)?;
+    same_shape(dy, x, NORMALIZING)?;
+    if is_slow_path(x) {
+        return slow_dparams(dy, x, affine, at).during(NORMALIZING);
+    }
+    by_dtype!(x, T => {
+        let channels = Channel::<T>::all(affine, at)?;
+        let sums = dparams(&slice::<T>(dy)?, &slice::<T>(x)?, h * w, &channels);
+        params::<T>(&sums, c)
+    })
+}
+
+/// The statistics of a batch.
+pub fn statistics(x: &Tensor) -> Result<Statistics> {
+    let [n, c, h, w] = image_dims(x)?;
+    if is_slow_path(x) {
+        return slow_statistics(x).during(NORMALIZING);
+    }
+    by_dtype!(x, T => {
+        let joined = join(&moments(&slice::<T>(x)?, h * w), [n, c]);
+        Ok(Statistics {
+            mean: rounded::<T>(joined.iter().map(|m| m.mean), &[c])?,
+            var: rounded::<T>(joined.iter().map(|m| m.var), &[c])?,
+        })
+    })
+}
+
+/// `y` with the statistics of `x` itself, and those statistics.
+pub fn batch(x: &Tensor, affine: &Affine) -> Result<(Tensor, Statistics)> {
+    let statistics = statistics(x)?;
+    Ok((fixed(x, affine, &statistics)?, statistics))
+}
+
+/// `(dx, dweight, dbias)` of [`batch`], given the statistics it returned.
+pub fn batch_backward(
+    dy: &Tensor,
+    x: &Tensor,
+    affine: &Affine,
+    at: &Statistics,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    checked(x, affine, at)?;
+    same_shape(dy, x, NORMALIZING)?;
+    if is_slow_path(x) {
+        return slow_batch_backward(dy, x, affine, at).during(NORMALIZING);
+    }
+    by_dtype!(x, T => fast_batch_backward(dy, x, &Channel::<T>::all(affine, at)?))
+}
+
+fn fast_batch_backward<T: Real>(
+    dy: &Tensor,
+    x: &Tensor,
+    channels: &[Channel<T>],
+) -> Result<(Tensor, Tensor, Tensor)> {
+    let [n, c, h, w] = image_dims(x)?;
+    let (dys, xs, pixels) = (slice::<T>(dy)?, slice::<T>(x)?, h * w);
+    let sums = dparams(&dys, &xs, pixels, channels);
+    let count = (n * pixels) as f64;
+    // dx = scale (dy - shift - slope (x - mean))
+    let line = |([dweight, dbias], channel): (&[f64; 2], &Channel<T>)| {
+        [dbias / count, dweight / count * channel.r].map(T::from_f64)
+    };
+    let lines: Vec<[T; 2]> = sums.iter().zip(channels).map(line).collect();
+    let dx = build(n * c, pixels, |i, at, out| {
+        let Channel { scale, mean, .. } = channels[i % c];
+        let [shift, slope] = lines[i % c];
+        let (dy, x) = (&plane(&dys, i, pixels)[at.clone()], &plane(&xs, i, pixels)[at]);
+        for ((out, &dy), &x) in out.iter_mut().zip(dy).zip(x) {
+            *out = scale * (dy - shift - slope * (x - mean));
+        }
+    });
+    let (dweight, dbias) = params::<T>(&sums, c)?;
+    Ok((tensor(dx, x.dims())?, dweight, dbias))
+}
+
+/// The numbers of a channel that inner loops need.
+#[derive(Clone, Copy)]
+struct Channel<T> {
+    /// `weight * r`
+    scale: T,
+    mean: T,
+    bias: T,
+    /// `1 / sqrt(var + eps)`
+    r: f64,
+}
+
+impl<T: Real> Channel<T> {
+    fn all(affine: &Affine, at: &Statistics) -> Result<Vec<Self>> {
+        let (weight, bias) = (slice::<T>(affine.weight)?, slice::<T>(affine.bias)?);
+        let (mean, var) = (slice::<T>(&at.mean)?, slice::<T>(&at.var)?);
+        let channel = |c: usize| {
+            let r = (var[c].to_f64() + affine.eps).sqrt().recip();
+            Self { scale: T::from_f64(weight[c].to_f64() * r), mean: mean[c], bias: bias[c], r }
+        };
+        Ok((0..weight.len()).map(channel).collect())
+    }
+}
+
+/// `[n, c, h, w]` of `x`, if all parameters have `c` numbers.
+fn checked(x: &Tensor, affine: &Affine, at: &Statistics) -> Result<[usize; 4]> {
+    let dims = image_dims(x)?;
+    for param in [affine.weight, affine.bias, &at.mean, &at.var] {
+        one_a_channel(param, dims[1], NORMALIZING)?;
+    }
+    Ok(dims)
+}
+
+/// `[dweight, dbias]` of every channel.
+fn dparams<T: Real>(dy: &[T], x: &[T], pixels: usize, channels: &[Channel<T>]) -> Vec<[f64; 2]> {
+    let c = channels.len();
+    let by_plane = each(dy.len() / pixels.max(1), pixels, |i| {
+        let (dy, x) = (plane(dy, i, pixels), plane(x, i, pixels));
+        let Channel { mean, r, .. } = channels[i % c];
+        [sum([dy, x], |[dy, x]| dy * (x - mean)) * r, sum([dy], |[dy]| dy)]
+    });
+    by_channel(&by_plane, c)
+}
+
+fn params<T: Real>(sums: &[[f64; 2]], c: usize) -> Result<(Tensor, Tensor)> {
+    let dweight = rounded::<T>(sums.iter().map(|sum| sum[0]), &[c])?;
+    Ok((dweight, rounded::<T>(sums.iter().map(|sum| sum[1]), &[c])?))
+}
+
+/// Moments of channels from those of their planes, which are equally long: the variance is
+/// the mean variance of the planes plus the variance of their means.
+fn join(planes: &[Moments], [n, c]: [usize; 2]) -> Vec<Moments> {
+    let channel = |j: usize| {
+        let of = || planes.iter().skip(j).step_by(c);
+        let mean = of().map(|plane| plane.mean).sum::<f64>() / n as f64;
+        let spread = |plane: &Moments| plane.var + (plane.mean - mean).powi(2);
+        Moments { mean, var: of().map(spread).sum::<f64>() / n as f64 }
+    };
+    (0..c).map(channel).collect()
+}
+
+/// `(e, r)`: standardized `x` and the reciprocal deviation, broadcastable.
+fn slow_parts(x: &Tensor, affine: &Affine, at: &Statistics) -> candle_core::Result<(Tensor, Tensor)> {
+    let r = (wide_channels(&at.var)? + affine.eps)?.sqrt()?.recip()?;
+    Ok((wide(x)?.broadcast_sub(&wide_channels(&at.mean)?)?.broadcast_mul(&r)?, r))
+}
+
+fn slow_fixed(x: &Tensor, affine: &Affine, at: &Statistics) -> candle_core::Result<Tensor> {
+    let (e, _) = slow_parts(x, affine, at)?;
+    let y = e.broadcast_mul(&wide_channels(affine.weight)?)?;
+    y.broadcast_add(&wide_channels(affine.bias)?)?.to_dtype(x.dtype())
+}
+
+fn slow_fixed_dx(dy: &Tensor, affine: &Affine, at: &Statistics) -> candle_core::Result<Tensor> {
+    let r = (wide_channels(&at.var)? + affine.eps)?.sqrt()?.recip()?;
+    wide(dy)?.broadcast_mul(&(wide_channels(affine.weight)? * r)?)?.to_dtype(dy.dtype())
+}
+
+fn slow_dparams(
+    dy: &Tensor,
+    x: &Tensor,
+    affine: &Affine,
+    at: &Statistics,
+) -> candle_core::Result<(Tensor, Tensor)> {
+    let (e, _) = slow_parts(x, affine, at)?;
+    let dy = wide(dy)?;
+    let dweight = (&dy * e)?.sum((0, 2, 3))?.to_dtype(affine.weight.dtype())?;
+    Ok((dweight, dy.sum((0, 2, 3))?.to_dtype(affine.bias.dtype())?))
+}
+
+fn slow_statistics(x: &Tensor) -> candle_core::Result<Statistics> {
+    let x = wide(x)?;
+    let mean = x.mean_keepdim((0, 2, 3))?;
+    let var = x.broadcast_sub(&mean)?.sqr()?.mean((0, 2, 3))?;
+    Ok(Statistics { mean: mean.flatten_all()?, var })
+}
+
+fn slow_batch_backward(
+    dy: &Tensor,
+    x: &Tensor,
+    affine: &Affine,
+    at: &Statistics,
+) -> candle_core::Result<(Tensor, Tensor, Tensor)> {
+    let (e, r) = slow_parts(x, affine, at)?;
+    let wide_dy = wide(dy)?;
+    let shift = wide_dy.mean_keepdim((0, 2, 3))?;
+    let slope = (&wide_dy * &e)?.mean_keepdim((0, 2, 3))?;
+    let inner = wide_dy.broadcast_sub(&shift)?.sub(&e.broadcast_mul(&slope)?)?;
+    let dx = inner.broadcast_mul(&(wide_channels(affine.weight)? * r)?)?.to_dtype(x.dtype())?;
+    let (dweight, dbias) = slow_dparams(dy, x, affine, at)?;
+    Ok((dx, dweight, dbias))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kernels::check::*;
+    use crate::rng::Rng;
+
+    const EPS: f64 = 0.1;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn both_bodies_agree([n, c, h, w] in images(), seed in any::<u64>()) {
+            let rng = &mut Rng::new(seed);
+            let [x, dy] = [(); 2].map(|()| normal(&[n, c, h, w], rng));
+            let [weight, bias, mean, var] = [(); 4].map(|()| normal(&[c], rng));
+            for dtype in REALS {
+                let [x, dy, weight, bias] = [&x, &dy, &weight, &bias].map(|t| cast(t, dtype));
+                let affine = Affine { weight: &weight, bias: &bias, eps: EPS };
+                let at = Statistics { mean: cast(&mean, dtype), var: cast(&var.abs().unwrap(), dtype) };
+                let y = fixed(&x, &affine, &at).unwrap();
+                assert_close(&y, &slow_fixed(&x, &affine, &at).unwrap(), CLOSE);
+                let dx = fixed_dx(&dy, &affine, &at).unwrap();
+                assert_close(&dx, &slow_fixed_dx(&dy, &affine, &at).unwrap(), CLOSE);
+                let got = fixed_dparams(&dy, &x, &affine, &at).unwrap();
+                let want = slow_dparams(&dy, &x, &affine, &at).unwrap();
+                assert_close(&got.0, &want.0, CLOSE);
+                assert_close(&got.1, &want.1, CLOSE);
+
+                let (_, own) = batch(&x, &affine).unwrap();
+                let want = slow_statistics(&x).unwrap();
+                assert_close(&own.mean, &want.mean, CLOSE);
+                assert_close(&own.var, &want.var, CLOSE);
+                let got = batch_backward(&dy, &x, &affine, &own).unwrap();
+                let want = slow_batch_backward(&dy, &x, &affine, &own).unwrap();
+                assert_close(&got.0, &want.0, CLOSE);
+                assert_close(&got.1, &want.1, CLOSE);
+                assert_close(&got.2, &want.2, CLOSE);
+            }
+        }
+
+        #[test]
+        fn gradients_are_those_of_differences([n, c, h, w] in images(), seed in any::<u64>()) {
+            let rng = &mut Rng::new(seed);
+            let [x, dy] = [(); 2].map(|()| normal(&[n, c, h, w], rng));
+            let [weight, bias, mean, var] = [(); 4].map(|()| normal(&[c], rng));
+            let affine = Affine { weight: &weight, bias: &bias, eps: EPS };
+            let at = Statistics { mean, var: var.abs().unwrap() };
+            let (_, own) = batch(&x, &affine).unwrap();
+
+            let numeric = numeric_gradient(|x| fixed(x, &affine, &at), &x, &dy);
+            assert_close(&fixed_dx(&dy, &affine, &at).unwrap(), &numeric, DIFFERENCE);
+            let (dweight, dbias) = fixed_dparams(&dy, &x, &affine, &at).unwrap();
+            let numeric = numeric_gradient(|weight| fixed(&x, &Affine { weight, ..affine }, &at), &weight, &dy);
+            assert_close(&dweight, &numeric, DIFFERENCE);
+            let numeric = numeric_gradient(|bias| fixed(&x, &Affine { bias, ..affine }, &at), &bias, &dy);
+            assert_close(&dbias, &numeric, DIFFERENCE);
+
+            let (dx, dweight, dbias) = batch_backward(&dy, &x, &affine, &own).unwrap();
+            let y = |x: &Tensor, affine: &Affine| batch(x, affine).map(|(y, _)| y);
+            assert_close(&dx, &numeric_gradient(|x| y(x, &affine), &x, &dy), DIFFERENCE);
+            let numeric = numeric_gradient(|weight| y(&x, &Affine { weight, ..affine }), &weight, &dy);
+            assert_close(&dweight, &numeric, DIFFERENCE);
+            let numeric = numeric_gradient(|bias| y(&x, &Affine { bias, ..affine }), &bias, &dy);
+            assert_close(&dbias, &numeric, DIFFERENCE);
+        }
+    }
+
+    #[test]
+    fn a_batch_is_brought_to_mean_bias_and_deviation_weight() {
+        // Values 1 and 3: mean 2, variance 1; eps 0.
+        let x = tensor(vec![1.0f32, 3.0], &[2, 1, 1, 1]).unwrap();
+        let [weight, bias] = [5.0f32, 7.0].map(|v| tensor(vec![v], &[1]).unwrap());
+        let (y, at) = batch(&x, &Affine { weight: &weight, bias: &bias, eps: 0.0 }).unwrap();
+        assert_eq!((values(&y), values(&at.mean), values(&at.var)), (vec![2.0, 12.0], vec![2.0], vec![1.0]));
+    }
+}

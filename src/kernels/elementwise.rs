@@ -1,0 +1,134 @@
+//! Sums and products of two values, where one may be per channel.
+//!
+//! Shapes: equal, or `[n, c, 1, 1]` beside `[n, c, h, w]` in either order; the smaller is
+//! repeated over the pixels. The gradient of a repeated value is the sum over its pixels:
+//! for `y = a + b`, `da = reduce_to(dy, a)`; for `y = a b`, `da = reduce_to(dy b, a)`.
+
+use candle_core::Tensor;
+
+use super::planes::{build, each, mismatch, plane, rounded, sum, wide, zip};
+use super::{Real, by_dtype, is_slow_path, slice, tensor};
+use crate::error::{During, Result};
+
+/// `a + b`, of the shape of the larger.
+pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let (full, other) = ordered(a, b, "adding")?;
+    if is_slow_path(full) {
+        return full.broadcast_add(other).during("adding");
+    }
+    by_dtype!(full, T => combine::<T>(full, other, |full, other| full + other))
+}
+
+/// `a * b`, element by element, of the shape of the larger.
+pub fn mul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let (full, other) = ordered(a, b, "multiplying")?;
+    if is_slow_path(full) {
+        return full.broadcast_mul(other).during("multiplying");
+    }
+    by_dtype!(full, T => combine::<T>(full, other, |full, other| full * other))
+}
+
+/// `dy` for an operand of `shape`: summed over the pixels if it was per channel, else itself.
+pub fn reduce_to(dy: &Tensor, shape: &[usize]) -> Result<Tensor> {
+    if dy.dims() == shape {
+        return Ok(dy.clone());
+    }
+    match (dy.dims(), shape) {
+        (&[n, c, h, w], &[n_to, c_to, 1, 1]) if (n, c) == (n_to, c_to) => {
+            if is_slow_path(dy) {
+                return slow_pixel_sum(dy).during("summing over pixels");
+            }
+            by_dtype!(dy, T => {
+                let (pixels, dy) = (h * w, slice::<T>(dy)?);
+                let sums = each(n * c, pixels, |i| sum([plane(&dy, i, pixels)], |[dy]| dy));
+                rounded::<T>(sums.into_iter(), shape)
+            })
+        }
+        (from, _) => {
+            let problem = format!("{from:?} is no repetition of {shape:?}");
+            Err(candle_core::Error::Msg(problem)).during("summing over pixels")
+        }
+    }
+}
+
+/// The operands with the larger first; both operations give the same bits in either order.
+fn ordered<'a>(a: &'a Tensor, b: &'a Tensor, op: &'static str) -> Result<(&'a Tensor, &'a Tensor)> {
+    let per_channel = |b: &Tensor, a: &Tensor| match (b.dims(), a.dims()) {
+        (&[n, c, 1, 1], &[a_n, a_c, _, _]) => (n, c) == (a_n, a_c),
+        _ => false,
+    };
+    if a.dims() == b.dims() || per_channel(b, a) {
+        return Ok((a, b));
+    }
+    if per_channel(a, b) {
+        return Ok((b, a));
+    }
+    Err(mismatch(a, b, op)).during(op)
+}
+
+fn combine<T: Real>(full: &Tensor, other: &Tensor, f: impl Fn(T, T) -> T + Sync) -> Result<Tensor> {
+    let (a, b) = (slice::<T>(full)?, slice::<T>(other)?);
+    if a.len() == b.len() {
+        return tensor(zip(&a, &b, f), full.dims());
+    }
+    let pixels = a.len() / b.len().max(1);
+    let y = build(b.len(), pixels, |index, at, out| {
+        let other = b[index];
+        for (out, &full) in out.iter_mut().zip(&plane(&a, index, pixels)[at]) {
+            *out = f(full, other);
+        }
+    });
+    tensor(y, full.dims())
+}
+
+fn slow_pixel_sum(dy: &Tensor) -> candle_core::Result<Tensor> {
+    wide(dy)?.sum_keepdim((2, 3))?.to_dtype(dy.dtype())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kernels::check::*;
+    use crate::rng::Rng;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn both_bodies_agree_and_gradients_are_those_of_differences(
+            [n, c, h, w] in images(),
+            first_is_per_channel in any::<bool>(),
+            equal in any::<bool>(),
+            seed in any::<u64>(),
+        ) {
+            let rng = &mut Rng::new(seed);
+            let (a, dy) = (normal(&[n, c, h, w], rng), normal(&[n, c, h, w], rng));
+            let b = if equal { normal(&[n, c, h, w], rng) } else { normal(&[n, c, 1, 1], rng) };
+            let (a, b) = if first_is_per_channel { (b, a) } else { (a, b) };
+            for dtype in REALS {
+                let (a, b, dy) = (cast(&a, dtype), cast(&b, dtype), cast(&dy, dtype));
+                assert_close(&add(&a, &b).unwrap(), &a.broadcast_add(&b).unwrap(), EXACT);
+                assert_close(&mul(&a, &b).unwrap(), &a.broadcast_mul(&b).unwrap(), EXACT);
+                let sums = reduce_to(&dy, &[n, c, 1, 1]).unwrap();
+                assert_close(&sums, &slow_pixel_sum(&dy).unwrap(), CLOSE);
+            }
+            let da = reduce_to(&dy, a.dims()).unwrap();
+            assert_close(&da, &numeric_gradient(|a| add(a, &b), &a, &dy), DIFFERENCE);
+            let da = reduce_to(&mul(&dy, &b).unwrap(), a.dims()).unwrap();
+            assert_close(&da, &numeric_gradient(|a| mul(a, &b), &a, &dy), DIFFERENCE);
+            let db = reduce_to(&mul(&dy, &a).unwrap(), b.dims()).unwrap();
+            assert_close(&db, &numeric_gradient(|b| mul(&a, b), &b, &dy), DIFFERENCE);
+        }
+    }
+
+    #[test]
+    fn other_shapes_are_refused() {
+        let x = |shape: &[usize]| normal(shape, &mut Rng::new(1));
+        assert!(add(&x(&[2, 3, 4, 4]), &x(&[1, 3, 1, 1])).is_err());
+        assert!(mul(&x(&[2, 3]), &x(&[2, 1])).is_err());
+        assert!(reduce_to(&x(&[2, 3, 4, 4]), &[2, 1, 4, 4]).is_err());
+        assert_eq!(add(&x(&[2, 3]), &x(&[2, 3])).unwrap().dims(), [2, 3]);
+    }
+}

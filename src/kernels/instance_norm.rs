@@ -1,0 +1,180 @@
+//! Instance normalization: each plane brought to mean 0 and deviation 1, then
+//! `y = weight e + bias` with `e = (x - mean) r` and `r = 1 / sqrt(variance + eps)`.
+//!
+//! It takes contrast and brightness out of each image, whatever the others in the batch are.
+//! Shapes: `x` `y` `dy` `dx` `[n, c, h, w]`, `weight` `bias` `[c]`. The backward pass takes the
+//! moments from `x` again. With `m = h w` and sums over the pixels of a plane:
+//!
+//! ```text
+//! dbias = sum_n sum dy      dweight = sum_n sum dy e
+//! dx = weight r (dy - sum dy / m - e sum dy e / m)
+//! ```
+//!
+//! # Source
+//!
+//! Ulyanov et al., "Instance Normalization", 2016 (arXiv:1607.08022).
+
+use candle_core::Tensor;
+
+use super::planes::{
+    Moments, build, by_channel, each, image_dims, moments, one_a_channel, plane, rounded, same_shape, sum,
+    wide, wide_channels,
+};
+use super::{Real, by_dtype, is_slow_path, slice, tensor};
+use crate::error::{During, Result};
+
+const NORMALIZING: &str = "instance normalization";
+
+/// `y`, of the shape of `x`.
+pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    let [_, c, ..] = image_dims(x)?;
+    one_a_channel(weight, c, NORMALIZING)?;
+    one_a_channel(bias, c, NORMALIZING)?;
+    if is_slow_path(x) {
+        return slow(x, weight, bias, eps).during(NORMALIZING);
+    }
+    by_dtype!(x, T => fast::<T>(x, weight, bias, eps))
+}
+
+/// `(dx, dweight, dbias)`.
+pub fn backward(dy: &Tensor, x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor, Tensor)> {
+    let [_, c, ..] = image_dims(x)?;
+    same_shape(dy, x, NORMALIZING)?;
+    one_a_channel(weight, c, NORMALIZING)?;
+    if is_slow_path(x) {
+        return slow_backward(dy, x, weight, eps).during(NORMALIZING);
+    }
+    by_dtype!(x, T => fast_backward::<T>(dy, x, weight, eps))
+}
+
+fn fast<T: Real>(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    let [_, c, h, w] = image_dims(x)?;
+    let (elements, weight, bias) = (slice::<T>(x)?, slice::<T>(weight)?, slice::<T>(bias)?);
+    let pixels = h * w;
+    let moments = moments(&elements, pixels);
+    let y = build(moments.len(), pixels, |i, at, out| {
+        let (mean, r) = (T::from_f64(moments[i].mean), reciprocal(moments[i], eps));
+        let (scale, bias) = (T::from_f64(weight[i % c].to_f64() * r), bias[i % c]);
+        for (out, &x) in out.iter_mut().zip(&plane(&elements, i, pixels)[at]) {
+            *out = (x - mean) * scale + bias;
+        }
+    });
+    tensor(y, x.dims())
+}
+
+fn fast_backward<T: Real>(
+    dy: &Tensor,
+    x: &Tensor,
+    weight: &Tensor,
+    eps: f64,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    let [_, c, h, w] = image_dims(x)?;
+    let (dys, xs, weight) = (slice::<T>(dy)?, slice::<T>(x)?, slice::<T>(weight)?);
+    let pixels = h * w;
+    let moments = moments(&xs, pixels);
+    let sums = each(moments.len(), pixels, |i| {
+        let (dy, x) = (plane(&dys, i, pixels), plane(&xs, i, pixels));
+        let mean = T::from_f64(moments[i].mean);
+        let by_e = sum([dy, x], |[dy, x]| dy * (x - mean)) * reciprocal(moments[i], eps);
+        [by_e, sum([dy], |[dy]| dy)]
+    });
+    let dx = build(moments.len(), pixels, |i, at, out| {
+        let (mean, r) = (T::from_f64(moments[i].mean), reciprocal(moments[i], eps));
+        let [by_e, total] = sums[i].map(|sum| sum / pixels as f64);
+        let scale = T::from_f64(weight[i % c].to_f64() * r);
+        let (shift, slope) = (T::from_f64(total), T::from_f64(by_e * r));
+        let (dy, x) = (&plane(&dys, i, pixels)[at.clone()], &plane(&xs, i, pixels)[at]);
+        for ((out, &dy), &x) in out.iter_mut().zip(dy).zip(x) {
+            *out = scale * (dy - shift - slope * (x - mean));
+        }
+    });
+    let sums = by_channel(&sums, c);
+    let dweight = rounded::<T>(sums.iter().map(|sum| sum[0]), &[c])?;
+    let dbias = rounded::<T>(sums.iter().map(|sum| sum[1]), &[c])?;
+    Ok((tensor(dx, x.dims())?, dweight, dbias))
+}
+
+fn reciprocal(moments: Moments, eps: f64) -> f64 {
+    (moments.var + eps).sqrt().recip()
+}
+
+/// `(e, r)`: standardized `x` and the reciprocal deviation `[n, c, 1, 1]`.
+fn slow_parts(x: &Tensor, eps: f64) -> candle_core::Result<(Tensor, Tensor)> {
+    let x = wide(x)?;
+    let centered = x.broadcast_sub(&x.mean_keepdim((2, 3))?)?;
+    let r = (centered.sqr()?.mean_keepdim((2, 3))? + eps)?.sqrt()?.recip()?;
+    Ok((centered.broadcast_mul(&r)?, r))
+}
+
+fn slow(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> candle_core::Result<Tensor> {
+    let (e, _) = slow_parts(x, eps)?;
+    let y = e.broadcast_mul(&wide_channels(weight)?)?;
+    y.broadcast_add(&wide_channels(bias)?)?.to_dtype(x.dtype())
+}
+
+fn slow_backward(
+    dy: &Tensor,
+    x: &Tensor,
+    weight: &Tensor,
+    eps: f64,
+) -> candle_core::Result<(Tensor, Tensor, Tensor)> {
+    let (e, r) = slow_parts(x, eps)?;
+    let dy = wide(dy)?;
+    let product = (&dy * &e)?;
+    let inner = dy
+        .broadcast_sub(&dy.mean_keepdim((2, 3))?)?
+        .sub(&e.broadcast_mul(&product.mean_keepdim((2, 3))?)?)?;
+    let dx = inner.broadcast_mul(&r.broadcast_mul(&wide_channels(weight)?)?)?.to_dtype(x.dtype())?;
+    let dweight = product.sum((0, 2, 3))?.to_dtype(weight.dtype())?;
+    Ok((dx, dweight, dy.sum((0, 2, 3))?.to_dtype(weight.dtype())?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kernels::check::*;
+    use crate::rng::Rng;
+
+    const EPS: f64 = 0.1;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn both_bodies_agree_and_gradients_are_those_of_differences(
+            [n, c, h, w] in images(),
+            seed in any::<u64>(),
+        ) {
+            let rng = &mut Rng::new(seed);
+            let [x, dy] = [(); 2].map(|()| normal(&[n, c, h, w], rng));
+            let [weight, bias] = [(); 2].map(|()| normal(&[c], rng));
+            for dtype in REALS {
+                let [x, dy, weight, bias] = [&x, &dy, &weight, &bias].map(|t| cast(t, dtype));
+                let y = forward(&x, &weight, &bias, EPS).unwrap();
+                assert_close(&y, &slow(&x, &weight, &bias, EPS).unwrap(), CLOSE);
+                let got = backward(&dy, &x, &weight, EPS).unwrap();
+                let want = slow_backward(&dy, &x, &weight, EPS).unwrap();
+                assert_close(&got.0, &want.0, CLOSE);
+                assert_close(&got.1, &want.1, CLOSE);
+                assert_close(&got.2, &want.2, CLOSE);
+            }
+            let (dx, dweight, dbias) = backward(&dy, &x, &weight, EPS).unwrap();
+            let numeric = numeric_gradient(|x| forward(x, &weight, &bias, EPS), &x, &dy);
+            assert_close(&dx, &numeric, DIFFERENCE);
+            let numeric = numeric_gradient(|weight| forward(&x, weight, &bias, EPS), &weight, &dy);
+            assert_close(&dweight, &numeric, DIFFERENCE);
+            let numeric = numeric_gradient(|bias| forward(&x, &weight, bias, EPS), &bias, &dy);
+            assert_close(&dbias, &numeric, DIFFERENCE);
+        }
+    }
+
+    #[test]
+    fn brightness_and_contrast_of_an_image_do_not_matter() {
+        let x = normal(&[2, 3, 4, 5], &mut Rng::new(1));
+        let [weight, bias] = [(); 2].map(|()| normal(&[3], &mut Rng::new(2)));
+        let y = |x: &Tensor| forward(x, &weight, &bias, 0.0).unwrap();
+        assert_close(&y(&x.affine(3.0, 0.5).unwrap()), &y(&x), CLOSE);
+    }
+}

@@ -1,0 +1,214 @@
+//! The continuous choice of a search: `y = sum_i p_i x_i` with `p = softmax(alpha)`.
+//!
+//! A candidate that was ruled out has `alpha_i = -inf`, so `p_i` is exactly 0: its `x_i` is
+//! not read, and may hold anything.
+//!
+//! ```text
+//! dx_i     = p_i dy
+//! dalpha_i = p_i (d_i - sum_j p_j d_j)    with d_i = sum dy x_i
+//! ```
+//!
+//! # Source
+//!
+//! Liu et al., "DARTS: Differentiable Architecture Search", 2019 (arXiv:1806.09055), equation 2.
+
+use candle_core::{DType, Tensor};
+
+use super::planes::{build, dot, map, mismatch, wide};
+use super::{Real, by_dtype, is_slow_path, slice, tensor};
+use crate::error::{During, Result};
+
+const MIXING: &str = "mixing candidates";
+
+/// `softmax(alpha)`; all zeros if every `alpha` is `-inf`.
+///
+/// # Examples
+///
+/// ```
+/// use archrepair::kernels::mix::softmax;
+///
+/// assert_eq!(softmax(&[1.0, f64::NEG_INFINITY, 1.0]), [0.5, 0.0, 0.5]);
+/// ```
+#[must_use]
+pub fn softmax(alpha: &[f64]) -> Vec<f64> {
+    let greatest = alpha.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if greatest == f64::NEG_INFINITY {
+        return vec![0.0; alpha.len()];
+    }
+    let powers: Vec<f64> = alpha.iter().map(|a| (a - greatest).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.into_iter().map(|power| power / sum).collect()
+}
+
+/// `sum_i softmax(alpha)_i x_i`: of the shape every `x_i` has; `alpha` is `[k]`.
+pub fn forward(xs: &[&Tensor], alpha: &Tensor) -> Result<Tensor> {
+    let p = choices(alpha, Some(xs.len()))?;
+    check(xs[0], xs)?;
+    if is_slow_path(xs[0]) {
+        return slow(xs, &p).during(MIXING);
+    }
+    by_dtype!(xs[0], T => fast::<T>(xs, &p))
+}
+
+/// The gradient `p_i dy` of candidate `i`, counted from 0.
+pub fn dx(dy: &Tensor, alpha: &Tensor, i: usize) -> Result<Tensor> {
+    let p = choices(alpha, None)?.get(i).copied();
+    let p = p.ok_or_else(|| candle_core::Error::Msg(format!("no candidate {i}"))).during(MIXING)?;
+    if is_slow_path(dy) {
+        return slow_dx(dy, p).during(MIXING);
+    }
+    by_dtype!(dy, T => {
+        // Rounded to T once, as in the forward pass.
+        let p = p as T;
+        tensor(map(&slice::<T>(dy)?, |dy| p * dy), dy.dims())
+    })
+}
+
+/// The gradient by `alpha`: `[k]`, of its type.
+pub fn dalpha(dy: &Tensor, xs: &[&Tensor], alpha: &Tensor) -> Result<Tensor> {
+    let p = choices(alpha, Some(xs.len()))?;
+    check(dy, xs)?;
+    let product = |x: &Tensor| {
+        if is_slow_path(dy) {
+            return slow_dot(dy, x).during(MIXING);
+        }
+        by_dtype!(dy, T => Ok(dot::<T>(&slice(dy)?, &slice(x)?)))
+    };
+    let products = p.iter().zip(xs).map(|(&p, x)| if p == 0.0 { Ok(0.0) } else { product(x) });
+    let d = products.collect::<Result<Vec<_>>>()?;
+    let mean: f64 = p.iter().zip(&d).map(|(p, d)| p * d).sum();
+    let slopes: Vec<f64> = p.iter().zip(&d).map(|(p, d)| p * (d - mean)).collect();
+    place(slopes, alpha).during(MIXING)
+}
+
+fn fast<T: Real>(xs: &[&Tensor], p: &[f64]) -> Result<Tensor> {
+    let chosen = p.iter().zip(xs).filter(|(p, _)| **p != 0.0);
+    let chosen = chosen.map(|(p, x)| Ok((T::from_f64(*p), slice::<T>(x)?)));
+    let chosen = chosen.collect::<Result<Vec<_>>>()?;
+    let y = build(1, xs[0].elem_count(), |_, at, out: &mut [T]| {
+        for (p, x) in &chosen {
+            for (out, &x) in out.iter_mut().zip(&x[at.clone()]) {
+                *out += *p * x;
+            }
+        }
+    });
+    tensor(y, xs[0].dims())
+}
+
+/// The weights of the candidates, on the host.
+fn choices(alpha: &Tensor, k: Option<usize>) -> Result<Vec<f64>> {
+    let read = || alpha.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>();
+    // Metal has no f64: the cast is made on the host there.
+    let alpha: Vec<f64> = match alpha.device() {
+        candle_core::Device::Cpu => read(),
+        _ => wide(alpha).and_then(|alpha| alpha.flatten_all()?.to_vec1::<f32>()).map(widened),
+    }
+    .during(MIXING)?;
+    if alpha.is_empty() || k.is_some_and(|k| k != alpha.len()) {
+        let problem = format!("{} choice weights for {} candidates", alpha.len(), k.unwrap_or(1));
+        return Err(candle_core::Error::Msg(problem)).during(MIXING);
+    }
+    Ok(softmax(&alpha))
+}
+
+fn widened(x: Vec<f32>) -> Vec<f64> {
+    x.into_iter().map(f64::from).collect()
+}
+
+fn check(shape: &Tensor, xs: &[&Tensor]) -> Result<()> {
+    match xs.iter().find(|x| x.dims() != shape.dims()) {
+        Some(x) => Err(mismatch(shape, x, "mix")).during(MIXING),
+        None => Ok(()),
+    }
+}
+
+/// Numbers of the host as a tensor like `alpha`.
+fn place(numbers: Vec<f64>, alpha: &Tensor) -> candle_core::Result<Tensor> {
+    let host = Tensor::from_vec(numbers, alpha.shape(), &candle_core::Device::Cpu)?;
+    host.to_dtype(alpha.dtype())?.to_device(alpha.device())
+}
+
+fn slow(xs: &[&Tensor], p: &[f64]) -> candle_core::Result<Tensor> {
+    let mut y = xs[0].zeros_like()?;
+    for (x, &p) in xs.iter().zip(p).filter(|(_, p)| **p != 0.0) {
+        y = (y + (*x * p)?)?;
+    }
+    Ok(y)
+}
+
+fn slow_dx(dy: &Tensor, p: f64) -> candle_core::Result<Tensor> {
+    dy * p
+}
+
+fn slow_dot(dy: &Tensor, x: &Tensor) -> candle_core::Result<f64> {
+    let sum = (wide(dy)? * wide(x)?)?.sum_all()?;
+    match sum.dtype() {
+        DType::F64 => sum.to_scalar::<f64>(),
+        _ => sum.to_scalar::<f32>().map(f64::from),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kernels::check::*;
+    use crate::rng::Rng;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn both_bodies_agree_and_gradients_are_those_of_differences(
+            shape in images(),
+            k in 1usize..5,
+            ruled_out in 0usize..5,
+            seed in any::<u64>(),
+        ) {
+            let rng = &mut Rng::new(seed);
+            let xs: Vec<Tensor> = (0..k).map(|_| normal(&shape, rng)).collect();
+            let dy = normal(&shape, rng);
+            let mut weights = values(&normal(&[k], rng));
+            if ruled_out < k && k > 1 {
+                weights[ruled_out] = f64::NEG_INFINITY;
+            }
+            let alpha = Tensor::new(weights, &candle_core::Device::Cpu).unwrap();
+            for dtype in REALS {
+                let xs: Vec<Tensor> = xs.iter().map(|x| cast(x, dtype)).collect();
+                let refs: Vec<&Tensor> = xs.iter().collect();
+                let (dy, alpha) = (cast(&dy, dtype), cast(&alpha, dtype));
+                let p = choices(&alpha, None).unwrap();
+                assert_close(&forward(&refs, &alpha).unwrap(), &slow(&refs, &p).unwrap(), CLOSE);
+                let d = dot::<f64>(&values(&dy), &values(&xs[0]));
+                prop_assert!((d - slow_dot(&dy, &xs[0]).unwrap()).abs() < 1e-4);
+            }
+            let refs: Vec<&Tensor> = xs.iter().collect();
+            let dalpha = dalpha(&dy, &refs, &alpha).unwrap();
+            let numeric = numeric_gradient(|alpha| forward(&refs, alpha), &alpha, &dy);
+            assert_close(&dalpha, &numeric, DIFFERENCE);
+            for i in 0..k {
+                let through = |x: &Tensor| {
+                    let mut xs = refs.clone();
+                    xs[i] = x;
+                    forward(&xs, &alpha)
+                };
+                let dx = dx(&dy, &alpha, i).unwrap();
+                assert_close(&dx, &numeric_gradient(through, &xs[i], &dy), DIFFERENCE);
+                assert_close(&dx, &slow_dx(&dy, choices(&alpha, None).unwrap()[i]).unwrap(), EXACT);
+            }
+        }
+    }
+
+    #[test]
+    fn a_candidate_ruled_out_is_not_read() {
+        let x = normal(&[2, 3], &mut Rng::new(1));
+        let bad = (x.ones_like().unwrap() * f64::NAN).unwrap();
+        let alpha = tensor(vec![0.3, f64::NEG_INFINITY], &[2]).unwrap();
+        assert_close(&forward(&[&x, &bad], &alpha).unwrap(), &x, EXACT);
+        assert_eq!(values(&dalpha(&x, &[&x, &bad], &alpha).unwrap()), [0.0, 0.0]);
+        assert_eq!(softmax(&[f64::NEG_INFINITY]), [0.0]);
+        assert!(forward(&[&x], &alpha).is_err());
+        assert!(dx(&x, &alpha, 2).is_err());
+    }
+}

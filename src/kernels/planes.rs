@@ -1,0 +1,227 @@
+//! Loops over planes that the CPU bodies share: filling a result, summing in a fixed order.
+//!
+//! A *plane* is the pixels of one channel of one image; plane `i * c + j` belongs to image `i`
+//! and channel `j`. What is summed is first summed by plane and then, in the order of the
+//! images, by channel: no thread count changes that order.
+
+use std::ops::Range;
+
+use candle_core::{DType, Tensor};
+use rayon::prelude::*;
+
+use super::{Real, tensor};
+use crate::error::{During, Result};
+
+/// Elements below which a second thread costs more than it brings.
+const SERIAL: usize = 1 << 14;
+
+/// Elements summed in their own precision before the sum goes on in `f64`.
+const PARTIAL: usize = 1024;
+
+/// Independent sums in the inner loop, so that it can run in vector registers.
+const LANES: usize = 16;
+
+/// `planes * pixels` elements, where `f(plane, pixels, out)` writes those of a range of pixels.
+/// What it leaves is 0.
+///
+/// Clearing the memory first costs less than it seems: large blocks come cleared from the
+/// system, and collecting without clearing measured slower. The ranges of a single
+/// plane start at multiples of 8.
+pub(crate) fn build<T: Real>(
+    planes: usize,
+    pixels: usize,
+    f: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
+) -> Vec<T> {
+    let write = |start: usize, out: &mut [T]| {
+        let mut done = 0;
+        while done < out.len() {
+            let (plane, first) = ((start + done) / pixels, (start + done) % pixels);
+            let len = (pixels - first).min(out.len() - done);
+            f(plane, first..first + len, &mut out[done..done + len]);
+            done += len;
+        }
+    };
+    let mut y = vec![T::zero(); planes * pixels];
+    y.par_chunks_mut(SERIAL).enumerate().for_each(|(i, out)| write(i * SERIAL, out));
+    y
+}
+
+/// `f` of every element of `x`.
+pub(crate) fn map<T: Real>(x: &[T], f: impl Fn(T) -> T + Sync) -> Vec<T> {
+    build(1, x.len(), |_, at, out| {
+        for (out, &x) in out.iter_mut().zip(&x[at]) {
+            *out = f(x);
+        }
+    })
+}
+
+/// `f` of every two elements of `a` and `b`, which are equally long.
+pub(crate) fn zip<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Sync) -> Vec<T> {
+    build(1, a.len(), |_, at, out| {
+        for ((out, &a), &b) in out.iter_mut().zip(&a[at.clone()]).zip(&b[at]) {
+            *out = f(a, b);
+        }
+    })
+}
+
+/// `f(plane)` for every plane, in parallel.
+pub(crate) fn each<R: Send>(planes: usize, pixels: usize, f: impl Fn(usize) -> R + Sync) -> Vec<R> {
+    let least = SERIAL.div_ceil(pixels.max(1));
+    (0..planes).into_par_iter().with_min_len(least).map(&f).collect()
+}
+
+/// The elements of plane `index`.
+pub(crate) fn plane<T>(x: &[T], index: usize, pixels: usize) -> &[T] {
+    &x[index * pixels..(index + 1) * pixels]
+}
+
+/// The sum of `f` over the elements of equally long slices taken together, on the calling thread.
+pub(crate) fn sum<T: Real, const N: usize>(xs: [&[T]; N], f: impl Fn([T; N]) -> T) -> f64 {
+    let n = xs.iter().map(|x| x.len()).min().unwrap_or(0);
+    let mut total = 0.0;
+    for start in (0..n).step_by(PARTIAL) {
+        let parts = xs.map(|x| x[start..n.min(start + PARTIAL)].as_chunks::<LANES>());
+        let mut lanes = [T::zero(); LANES];
+        for i in 0..parts[0].0.len() {
+            let rows = parts.map(|(rows, _)| &rows[i]);
+            for (l, lane) in lanes.iter_mut().enumerate() {
+                *lane += f(rows.map(|row| row[l]));
+            }
+        }
+        total += lanes.iter().map(|lane| lane.to_f64()).sum::<f64>();
+        let rest = 0..parts[0].1.len();
+        total += rest.map(|i| f(parts.map(|(_, rest)| rest[i])).to_f64()).sum::<f64>();
+    }
+    total
+}
+
+/// The sum of `a * b` over all elements, in parallel.
+pub(crate) fn dot<T: Real>(a: &[T], b: &[T]) -> f64 {
+    let parts: Vec<f64> =
+        a.par_chunks(SERIAL).zip(b.par_chunks(SERIAL)).map(|(a, b)| sum([a, b], |[a, b]| a * b)).collect();
+    parts.iter().sum()
+}
+
+/// Mean and biased variance of a plane.
+#[derive(Clone, Copy)]
+pub(crate) struct Moments {
+    pub(crate) mean: f64,
+    pub(crate) var: f64,
+}
+
+/// Mean and biased variance of every plane of `x`.
+pub(crate) fn moments<T: Real>(x: &[T], pixels: usize) -> Vec<Moments> {
+    each(x.len() / pixels.max(1), pixels, |index| {
+        let x = plane(x, index, pixels);
+        let mean = sum([x], |[x]| x) / pixels as f64;
+        let center = T::from_f64(mean);
+        let squares = sum([x], |[x]| (x - center) * (x - center));
+        Moments { mean, var: squares / pixels as f64 }
+    })
+}
+
+/// Sums by channel what there is by plane.
+pub(crate) fn by_channel<const K: usize>(by_plane: &[[f64; K]], c: usize) -> Vec<[f64; K]> {
+    let mut sums = vec![[0.0; K]; c];
+    for image in by_plane.chunks(c.max(1)) {
+        for (sums, plane) in sums.iter_mut().zip(image) {
+            for (sum, part) in sums.iter_mut().zip(plane) {
+                *sum += part;
+            }
+        }
+    }
+    sums
+}
+
+/// A CPU tensor of these numbers, rounded to `T`.
+pub(crate) fn rounded<T: Real>(numbers: impl Iterator<Item = f64>, shape: &[usize]) -> Result<Tensor> {
+    tensor(numbers.map(T::from_f64).collect(), shape)
+}
+
+/// The shape `[n, c, h, w]` of images.
+pub(crate) fn image_dims(x: &Tensor) -> Result<[usize; 4]> {
+    x.dims4().map(|(n, c, h, w)| [n, c, h, w]).during("reading the shape of images")
+}
+
+/// Fails unless two tensors have one shape.
+pub(crate) fn same_shape(a: &Tensor, b: &Tensor, op: &'static str) -> Result<()> {
+    if a.dims() == b.dims() {
+        return Ok(());
+    }
+    Err(mismatch(a, b, op)).during(op)
+}
+
+/// Fails unless `param` holds one number for each of `c` channels.
+pub(crate) fn one_a_channel(param: &Tensor, c: usize, op: &'static str) -> Result<()> {
+    if param.dims() == [c] {
+        return Ok(());
+    }
+    let problem = format!("{:?} numbers for {c} channels", param.dims());
+    Err(candle_core::Error::Msg(problem)).during(op)
+}
+
+/// candle's error for shapes that do not meet.
+pub(crate) fn mismatch(a: &Tensor, b: &Tensor, op: &'static str) -> candle_core::Error {
+    candle_core::Error::ShapeMismatchBinaryOp { lhs: a.shape().clone(), rhs: b.shape().clone(), op }
+}
+
+/// `x` in a type that sums may be taken in: half precision becomes `f32`.
+pub(crate) fn wide(x: &Tensor) -> candle_core::Result<Tensor> {
+    match x.dtype() {
+        DType::F16 | DType::BF16 => x.to_dtype(DType::F32),
+        _ => Ok(x.clone()),
+    }
+}
+
+/// [`wide`], shaped to broadcast from channels over images.
+pub(crate) fn wide_channels(param: &Tensor) -> candle_core::Result<Tensor> {
+    wide(param)?.reshape((1, (), 1, 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::check::normal;
+    use crate::rng::Rng;
+
+    #[test]
+    fn every_element_is_built_once_in_blocks_that_stay_in_their_plane() {
+        for (planes, pixels) in [(0, 5), (5, 0), (3, 1), (7, 300), (40, 1000), (1, SERIAL + 3)] {
+            let y = build::<f64>(planes, pixels, |plane, at, out| {
+                assert_eq!(at.len(), out.len());
+                for (out, pixel) in out.iter_mut().zip(at) {
+                    *out += (plane * pixels + pixel) as f64;
+                }
+            });
+            assert_eq!(y, (0..planes * pixels).map(|i| i as f64).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn sums_do_not_depend_on_the_number_of_threads() {
+        let x = normal(&[100_000], &mut Rng::new(1)).to_vec1::<f64>().unwrap();
+        let single: Vec<f32> = x.iter().map(|&x| x as f32).collect();
+        let on = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| (dot(&single, &single), map(&single, |x| x * x)))
+        };
+        assert_eq!(on(1), on(3));
+        let plain: f64 = x.iter().map(|x| x * x).sum();
+        assert!((on(1).0 / plain - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn moments_are_those_on_paper() {
+        // Plane 0: mean 2, deviations -1 0 1; plane 1: a large mean must not hide the variance.
+        let moments = moments(&[1.0f32, 2.0, 3.0, 10_001.0, 10_002.0, 10_003.0], 3);
+        assert_eq!(moments[0].mean, 2.0);
+        assert!((moments[0].var - 2.0 / 3.0).abs() < 1e-6);
+        assert!((moments[1].var - 2.0 / 3.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn channels_collect_their_planes() {
+        let by_plane = [[1.0, 10.0], [2.0, 20.0], [3.0, 30.0], [4.0, 40.0]];
+        assert_eq!(by_channel(&by_plane, 2), [[4.0, 40.0], [6.0, 60.0]]);
+    }
+}
