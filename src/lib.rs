@@ -1,5 +1,6 @@
 //! Runs convnets on edge devices and repairs them there.
 
+pub mod data;
 pub mod device;
 pub mod error;
 pub mod graph;
