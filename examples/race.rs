@@ -1,3 +1,4 @@
+//! x
 use archrepair::*;
 use archrepair::search::candidate::*;
 use archrepair::search::space::*;

@@ -58,6 +58,11 @@ pub fn dx(kind: Activation, dy: &Tensor, kept: &Tensor) -> Result<Tensor> {
     })
 }
 
+/// Whether the backward pass can be told from the output alone, as a fused epilogue needs.
+pub(crate) fn is_known_from_output(kind: Activation) -> bool {
+    matches!(kind, Activation::Relu | Activation::Relu6 | Activation::Sigmoid)
+}
+
 /// Applies the activation in place, on the calling thread: the end of a fused convolution.
 pub(crate) fn apply<T: Real>(kind: Activation, x: &mut [T]) {
     // One loop a kind, so that each can run in vector registers.

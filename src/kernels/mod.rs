@@ -14,6 +14,7 @@
 pub mod activation;
 pub mod batch_norm;
 pub mod concat;
+pub mod conv2d;
 pub mod cross_entropy;
 pub mod elementwise;
 pub mod gate;
@@ -30,6 +31,7 @@ mod exp;
 #[allow(unsafe_code)]
 pub(crate) mod matmul;
 mod planes;
+mod unfold;
 
 use std::marker::PhantomData;
 use std::ops::{Deref, Range};
@@ -42,33 +44,17 @@ use crate::error::{During, Result};
 pub(crate) trait Real: WithDType {
     /// `e^self`
     fn exp(self) -> Self;
-    /// The square root.
-    fn sqrt(self) -> Self;
-    /// Multiply and add in one rounding.
-    fn fma(self, by: Self, plus: Self) -> Self;
 }
 
 impl Real for f32 {
     fn exp(self) -> Self {
         exp::exp(self)
     }
-    fn sqrt(self) -> Self {
-        self.sqrt()
-    }
-    fn fma(self, by: Self, plus: Self) -> Self {
-        self.mul_add(by, plus)
-    }
 }
 
 impl Real for f64 {
     fn exp(self) -> Self {
         self.exp()
-    }
-    fn sqrt(self) -> Self {
-        self.sqrt()
-    }
-    fn fma(self, by: Self, plus: Self) -> Self {
-        self.mul_add(by, plus)
     }
 }
 

@@ -89,6 +89,7 @@ pub fn relax(site: &Site, clean: &CleanStatistics, rng: &mut Rng) -> Result<Spac
 }
 
 /// exp
+/// exp
 pub fn relax_with(site: &Site, clean: &CleanStatistics, rng: &mut Rng, ops: &[&str]) -> Result<Space> {
     let mut builder = Builder { graph: Graph::default(), params: site.params.clone(), rng };
     let mut x = INPUT;
