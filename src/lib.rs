@@ -12,6 +12,7 @@ pub mod kernels;
 pub mod localize;
 pub mod memory;
 pub mod repair;
+pub mod report;
 pub mod rng;
 pub mod search;
 pub mod storage;

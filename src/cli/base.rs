@@ -1,0 +1,185 @@
+//! The model, the patch and the images that subcommands are given.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::data::corrupt::{Corruption, Kind};
+use crate::data::{self, Images};
+use crate::error::{Error, Result};
+use crate::eval::Deployed;
+use crate::graph::Network;
+use crate::repair::patching::deploy;
+use crate::storage::Patch;
+use crate::zoo::{Model, Overrides};
+
+/// A model and what its file does not say.
+#[derive(Debug, Args)]
+pub(super) struct Base {
+    /// Model file (safetensors)
+    pub(super) model: PathBuf,
+    /// Mean of each channel of pixels in 0 to 1, as 0.485,0.456,0.406
+    #[arg(long, value_delimiter = ',', num_args = 1, value_name = "M,...", allow_negative_numbers = true)]
+    mean: Option<Vec<f32>>,
+    /// Deviation of each channel, as 0.229,0.224,0.225
+    #[arg(long, value_delimiter = ',', num_args = 1, value_name = "S,...", allow_negative_numbers = true)]
+    std: Option<Vec<f32>>,
+    /// Size of the images: a side, or height x width, as 224 or 240x320
+    #[arg(long, value_name = "SIZE")]
+    size: Option<String>,
+}
+
+/// Longest side of an image that is taken.
+const MOST_PIXELS: usize = 1 << 14;
+
+impl Base {
+    /// Opens the model, with the flags in place of what its file says.
+    pub(super) fn open(&self) -> Result<Model> {
+        let size = self.size.as_deref().map(sides).transpose()?;
+        Model::open(&self.model, &Overrides { mean: self.mean.clone(), std: self.std.clone(), size })
+    }
+
+    /// Opens the model, and the patch if there is one.
+    pub(super) fn deploy(&self, patch: Option<&Path>) -> Result<Opened> {
+        let model = self.open()?;
+        let patch = patch.map(|path| Ok((Patch::open(path)?, path))).transpose()?;
+        let deployed = deploy(&model, patch.as_ref().map(|(patch, path)| (patch, *path)))?;
+        Ok(Opened { model, deployed })
+    }
+}
+
+/// A model file and the network that runs.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) model: Model,
+    pub(super) deployed: Deployed,
+}
+
+fn sides(text: &str) -> Result<[usize; 2]> {
+    let (h, w) = text.split_once('x').unwrap_or((text, text));
+    let side = |text: &str| text.parse().ok().filter(|side| (1..=MOST_PIXELS).contains(side));
+    side(h).zip(side(w)).map(|(h, w)| [h, w]).ok_or_else(|| Error::Config {
+        field: "size",
+        got: text.into(),
+        want: format!("a side or HEIGHTxWIDTH, as 224 or 240x320, each 1 to {MOST_PIXELS}"),
+    })
+}
+
+/// The labelled images at `path`, with the labels of `network`.
+///
+/// A folder by class says its classes by name, and often holds only some: names are looked up
+/// among the network's, so that a folder of three classes does not become classes 0 to 2.
+pub(super) fn images(path: &Path, set: &'static str, network: &Network) -> Result<Images> {
+    let channels = network.input.shape.first().copied().filter(|c| [1, 3].contains(c));
+    let images = data::open_as(path, set, channels)?;
+    match images.class_names() {
+        Some(names) => relabelled(&images, &classes_of(names, path, network)?),
+        None => Ok(images),
+    }
+}
+
+/// Names of all classes of a network, or their numbers.
+pub(super) fn class_names(network: &Network) -> Vec<String> {
+    (0..network.classes).map(|class| network.class_name(class)).collect()
+}
+
+/// The network's class of each folder.
+fn classes_of(folders: &[String], path: &Path, network: &Network) -> Result<Vec<u32>> {
+    let known = class_names(network);
+    let class = |name: &String| known.iter().position(|known| known == name);
+    let found: Vec<Option<usize>> = folders.iter().map(class).collect();
+    // A network without names, and a folder for each class: the order that torchvision gives them.
+    if network.class_names.is_empty() && found.iter().all(Option::is_none) && folders.len() == network.classes {
+        return Ok((0..folders.len() as u32).collect());
+    }
+    let named = |(found, name): (Option<usize>, &String)| {
+        found.map(|class| class as u32).ok_or_else(|| Error::UnknownName {
+            kind: "class",
+            got: format!("{name}` of the folder `{}", path.display()),
+            known: known.join(", "),
+        })
+    };
+    found.into_iter().zip(folders).map(named).collect()
+}
+
+fn relabelled(images: &Images, classes: &[u32]) -> Result<Images> {
+    let labels = images.labels().iter().map(|&label| classes[label as usize]).collect();
+    Images::from_parts(images.shape(), images.pixels().to_vec(), labels, images.path())
+}
+
+/// The corruptions of these names; `all` stands for every kind at every severity.
+pub(super) fn corruptions(names: &[String]) -> Result<Vec<Corruption>> {
+    let mut found = Vec::new();
+    for name in names {
+        let constants = match name.as_str() {
+            "all" => "",
+            "all:imagenet" => ":imagenet",
+            one => {
+                found.push(one.parse()?);
+                continue;
+            }
+        };
+        for kind in Kind::all() {
+            for severity in 1..=5 {
+                found.push(format!("{}:{severity}{constants}", kind.name()).parse()?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::network::{Input, VERSION};
+
+    fn network(class_names: &[&str]) -> Network {
+        Network {
+            version: VERSION,
+            architecture: "a".into(),
+            input: Input { shape: vec![1, 2, 2], mean: vec![0.0], std: vec![1.0] },
+            classes: 3,
+            class_names: class_names.iter().map(ToString::to_string).collect(),
+            parts: Vec::new(),
+        }
+    }
+
+    fn classes(folders: &[&str], class_names: &[&str]) -> Result<Vec<u32>> {
+        let folders: Vec<String> = folders.iter().map(ToString::to_string).collect();
+        classes_of(&folders, Path::new("f"), &network(class_names))
+    }
+
+    #[test]
+    fn folders_are_classes_by_name_number_or_order() {
+        assert_eq!(classes(&["boot", "shirt"], &["shirt", "bag", "boot"]).unwrap(), [2, 0]);
+        assert_eq!(classes(&["1", "2"], &[]).unwrap(), [1, 2]);
+        assert_eq!(classes(&["a", "b", "c"], &[]).unwrap(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_folder_that_is_no_class_is_named() {
+        let error = classes(&["boat"], &["shirt", "bag", "boot"]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "unknown class `boat` of the folder `f`, expected one of shirt, bag, boot"
+        );
+        assert_eq!(classes(&["a", "b"], &[]).unwrap_err().code(), 23);
+    }
+
+    #[test]
+    fn sizes_are_a_side_or_two() {
+        assert_eq!(sides("28").unwrap(), [28, 28]);
+        assert_eq!(sides("240x320").unwrap(), [240, 320]);
+        for wrong in ["", "0", "3x", "28x28x28", "99999999"] {
+            assert_eq!(sides(wrong).unwrap_err().code(), 10);
+        }
+    }
+
+    #[test]
+    fn all_is_every_kind_at_every_severity() {
+        let all = corruptions(&["all:imagenet".into(), "contrast:2".into()]).unwrap();
+        assert_eq!(all.len(), 5 * Kind::all().len() + 1);
+        assert_eq!(all[0].to_string(), "gaussian_noise:1:imagenet");
+        assert_eq!(corruptions(&["fog:3".into()]).unwrap_err().code(), 23);
+    }
+}

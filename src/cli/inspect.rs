@@ -1,0 +1,70 @@
+//! `archrepair inspect`: the parts of a model, their shapes and sizes.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use super::base::{Base, class_names};
+use super::{Console, Opened};
+use crate::error::Result;
+use crate::report::Inspection;
+use crate::report::inspection::PartSize;
+use crate::storage::WeightFile;
+use crate::zoo::METADATA;
+
+/// Show the parts of a model, their shapes, parameters, multiply-adds and bytes
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  archrepair inspect models/fashion-resnet18/model.safetensors
+  archrepair inspect resnet50.safetensors --size 224 --json
+  archrepair inspect model.safetensors --patch fog.patch")]
+pub(super) struct Inspect {
+    #[command(flatten)]
+    base: Base,
+    /// Show the model with this patch applied
+    #[arg(long)]
+    patch: Option<PathBuf>,
+}
+
+impl Inspect {
+    pub(super) fn run(&self, console: &Console) -> Result<u8> {
+        let Opened { model, deployed } = self.base.deploy(self.patch.as_deref())?;
+        let network = &deployed.network;
+        let inspection = Inspection {
+            model: self.base.model.clone(),
+            patch: self.patch.clone(),
+            digest: model.file.digest(),
+            file_bytes: model.file.len_bytes(),
+            architecture: network.architecture.clone(),
+            input: network.input.clone(),
+            input_from: if model.file.metadata().contains_key(METADATA) { "file" } else { "preset" },
+            classes: class_names(network),
+            parts: self.parts(&model.file, network)?,
+        };
+        console.result(&inspection.text(), &json!(inspection))?;
+        Ok(0)
+    }
+
+    fn parts(&self, base: &WeightFile, network: &crate::graph::Network) -> Result<Vec<PartSize>> {
+        let patch = self.patch.as_deref().map(WeightFile::open).transpose()?;
+        let patched = |name: &str| patch.as_ref().and_then(|patch| patch.raw(name));
+        let (shapes, costs) = (network.shapes()?, network.costs()?);
+        let mut parts = Vec::new();
+        for (i, part) in network.parts.iter().enumerate() {
+            let names: Vec<String> = part.graph.params(&shapes[i])?.into_iter().map(|named| named.name).collect();
+            let stored = |name: &String| patched(name).or_else(|| base.raw(name)).map_or(0, <[u8]>::len);
+            parts.push(PartSize {
+                name: part.name.clone(),
+                input: shapes[i].clone(),
+                output: shapes[i + 1].clone(),
+                params: costs[i].params,
+                macs: costs[i].macs,
+                bytes: names.iter().map(stored).sum(),
+                live: costs[i].live,
+                patched: names.iter().any(|name| patched(name).is_some()),
+            });
+        }
+        Ok(parts)
+    }
+}

@@ -1,0 +1,16 @@
+//! What the subcommands print: the same facts as text for people and as JSON for programs.
+//!
+//! A struct of facts has `text`, plain tables with a legend, and is turned into JSON by serde.
+//! Nothing here computes or prints.
+
+pub mod evaluation;
+pub mod inspection;
+pub mod outcome;
+pub mod ranking;
+pub mod table;
+pub mod units;
+
+pub use evaluation::{Condition, Evaluation};
+pub use inspection::Inspection;
+pub use outcome::Report;
+pub use table::{Table, changes};
