@@ -98,7 +98,7 @@ fn trial(
     let samples = |images| Samples::new(&site, images, &normalize, store);
     let (failures, replay) = (samples(field.failures)?, samples(field.replay)?);
     let mut part = Part::new(site.graph.clone(), site.params.clone(), &site.input)?;
-    let sets = Sets { failures: &failures, replay: &replay };
+    let sets = Sets { failures: &failures, surrogates: None, replay: &replay };
     // The same seed for all: every trial sees the same batches.
     fit(&site, &mut part, sets, (config, &mut Rng::new(seed)), &mut |step, _| progress(block, step))?;
     let lowered = lower(&part.graph, &part.params)?;

@@ -229,7 +229,7 @@ impl Repair<'_> {
         let normalize = start.normalize()?;
         let samples = |images| Samples::new(&site, images, &normalize, self.store());
         let (failures, replay) = (samples(&self.split.failures)?, samples(&self.split.replay)?);
-        let training = Sets { failures: &failures, replay: &replay };
+        let training = Sets { failures: &failures, surrogates: None, replay: &replay };
         let mut rng = Rng::new(self.config.seed);
         let mut settings = self.config.fit.clone();
         let (mut part, mut choices) =
@@ -237,7 +237,7 @@ impl Repair<'_> {
         if self.config.method == Method::Search {
             let (held_failures, held_replay) =
                 (samples(&self.split.held_failures)?, samples(&self.split.held_replay)?);
-            let validation = Sets { failures: &held_failures, replay: &held_replay };
+            let validation = Sets { failures: &held_failures, surrogates: None, replay: &held_replay };
             let clean = CleanStatistics::measure(&replay)?;
             let data = Data { training, validation, clean: &clean };
             let mut tell = |step, _| progress(Stage::Search, &level.to_string(), step);
