@@ -13,6 +13,7 @@ pub mod idx;
 mod normalize;
 mod open;
 pub mod split;
+pub mod transfer;
 
 use std::path::{Path, PathBuf};
 

@@ -72,6 +72,8 @@ impl Config {
 pub struct Sets<'a> {
     /// What it gets wrong.
     pub failures: &'a Samples,
+    /// Replay that was made to look like failures; takes half of their places.
+    pub surrogates: Option<&'a Samples>,
     /// What it should keep getting right.
     pub replay: &'a Samples,
 }
@@ -144,17 +146,26 @@ impl Sampler {
     ///
     /// [`Error::File`] when a cache cannot be read.
     pub fn draw(&mut self, sets: Sets, config: &Config, rng: &mut Rng) -> Result<Batch> {
-        let n_failures = config.batch / 2;
-        let failing: Vec<usize> = (0..n_failures).map(|_| rng.below(sets.failures.len())).collect();
-        let passing: Vec<usize> =
-            (n_failures..config.batch).map(|_| self.next(sets.replay.len(), rng)).collect();
-        let x = cat(&[&sets.failures.batch(&failing)?, &sets.replay.batch(&passing)?])?;
-        let targets =
-            cat(&[&sets.failures.targets(&failing, 0.0)?, &sets.replay.targets(&passing, config.distill)?])?;
+        let Sets { failures, surrogates, replay } = sets;
+        let n_failing = config.batch / 2;
+        let n_surrogates = if surrogates.is_some() { n_failing / 2 } else { 0 };
         let each = 1.0 / config.batch as f64;
-        let mut weights = vec![each; n_failures];
-        weights.resize(config.batch, each * (1.0 + config.distill));
-        Ok(Batch { x, targets, weights })
+        let mut draws: Vec<(&Samples, Vec<usize>, f64)> = Vec::new();
+        let with_replacement =
+            |from: &Samples, n, rng: &mut Rng| (0..n).map(|_| rng.below(from.len())).collect();
+        draws.push((failures, with_replacement(failures, n_failing - n_surrogates, rng), 0.0));
+        if let Some(surrogates) = surrogates {
+            draws.push((surrogates, with_replacement(surrogates, n_surrogates, rng), 0.0));
+        }
+        let passing = (n_failing..config.batch).map(|_| self.next(replay.len(), rng)).collect();
+        draws.push((replay, passing, config.distill));
+        let (mut xs, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        for (from, indices, distill) in &draws {
+            xs.push(from.batch(indices)?);
+            targets.push(from.targets(indices, *distill)?);
+            weights.extend(indices.iter().map(|_| each * (1.0 + distill)));
+        }
+        Ok(Batch { x: cat(&xs)?, targets: cat(&targets)?, weights })
     }
 
     fn next(&mut self, n: usize, rng: &mut Rng) -> usize {
@@ -182,7 +193,7 @@ pub struct Batch {
     pub weights: Vec<f64>,
 }
 
-fn cat(tensors: &[&Tensor]) -> Result<Tensor> {
+fn cat(tensors: &[Tensor]) -> Result<Tensor> {
     use crate::error::During;
 
     Tensor::cat(tensors, 0).during("joining a batch")

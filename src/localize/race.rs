@@ -1,9 +1,9 @@
 //! Short trial repairs: each candidate block is trained for a few steps on some of the failures
-//! and judged on the others and on passes.
+//! and judged on the others, on surrogates and on replay (see [`crate::data::transfer`]).
 //!
 //! Two rounds (successive halving, Jamieson and Talwalkar 2016): all candidates for a third of
-//! the steps, then the best three from the start for all of them. What a block is worth is the
-//! mean of its losses on held-back failures and on passes; a loss tells apart what a handful of
+//! the steps, then the best three from the start for all of them. What a block is worth is its
+//! loss on all three; a loss tells apart what a handful of
 //! right and wrong answers cannot.
 
 use rayon::prelude::*;
@@ -12,21 +12,27 @@ use crate::data::Images;
 use crate::error::Result;
 use crate::eval::Deployed;
 use crate::fit::samples::{Answers, Store};
-use crate::fit::{self, Level, Part, Samples, Sets, Site, fit};
+use crate::fit::{self, Level, Samples, Sets, Site, fit};
 use crate::graph::lower::lower;
 use crate::rng::Rng;
+use crate::search::candidate::CleanStatistics;
+use crate::search::space;
 
 /// The images of a race.
 #[derive(Clone, Copy, Debug)]
 pub struct Field<'a> {
     /// Failures that trials train on.
     pub failures: &'a Images,
+    /// Replay made to look like failures, that trials train on.
+    pub surrogates: &'a Images,
     /// Replay that trials train on.
     pub replay: &'a Images,
     /// Failures that judge.
     pub held_failures: &'a Images,
-    /// Passes that judge.
-    pub held_passes: &'a Images,
+    /// Held-back replay made to look like failures, that judges.
+    pub held_surrogates: &'a Images,
+    /// Held-back replay that judges.
+    pub held_replay: &'a Images,
 }
 
 /// How a trial ended.
@@ -34,27 +40,35 @@ pub struct Field<'a> {
 pub struct Trial {
     /// Answers on the held-back failures.
     pub failures: Answers,
-    /// Answers on the held-back passes.
-    pub passes: Answers,
+    /// Answers on the held-back surrogates of failures.
+    pub surrogates: Answers,
+    /// Answers on the held-back replay.
+    pub replay: Answers,
     /// Steps it was trained for.
     pub steps: usize,
 }
 
 impl Trial {
-    /// Mean of the losses on failures and passes: less is better.
+    /// Half the loss on replay, a quarter each on failures and on their surrogates: less is
+    /// better.
     #[must_use]
     pub fn loss(&self) -> f64 {
-        (self.failures.loss() + self.passes.loss()) / 2.0
+        self.failures.loss() / 4.0 + self.surrogates.loss() / 4.0 + self.replay.loss() / 2.0
     }
 
-    /// The loss over resampled images.
-    fn resampled(&self, failures: &[usize], passes: &[usize]) -> f64 {
-        let mean = |losses: &[f64], of: &[usize]| {
-            of.iter().map(|&i| losses[i]).sum::<f64>() / of.len().max(1) as f64
+    /// The loss over images drawn again, each set with replacement.
+    fn resampled(&self, rng: &mut Rng) -> f64 {
+        let mut mean = |losses: &[f64]| {
+            let sum: f64 = (0..losses.len()).map(|_| losses[rng.below(losses.len())]).sum();
+            sum / losses.len().max(1) as f64
         };
-        (mean(&self.failures.losses, failures) + mean(&self.passes.losses, passes)) / 2.0
+        let (failures, surrogates) = (mean(&self.failures.losses), mean(&self.surrogates.losses));
+        failures / 4.0 + surrogates / 4.0 + mean(&self.replay.losses) / 2.0
     }
 }
+
+/// Most images of each set: a trial sees a few thousand draws at most.
+const IMAGES: usize = 500;
 
 /// Blocks that go on to the second round.
 const FINALISTS: usize = 3;
@@ -95,17 +109,23 @@ fn trial(
 ) -> Result<Trial> {
     let site = Site::new(deployed, Level::Block(block.into()))?;
     let normalize = deployed.normalize()?;
-    let samples = |images| Samples::new(&site, images, &normalize, store);
-    let (failures, replay) = (samples(field.failures)?, samples(field.replay)?);
-    let mut part = Part::new(site.graph.clone(), site.params.clone(), &site.input)?;
-    let sets = Sets { failures: &failures, replay: &replay };
+    let samples = |images: &Images| {
+        let few: Vec<usize> = (0..images.len().min(IMAGES)).collect();
+        Samples::new(&site, &images.subset(&few), &normalize, store)
+    };
+    let (failures, surrogates, replay) =
+        (samples(field.failures)?, samples(field.surrogates)?, samples(field.replay)?);
     // The same seed for all: every trial sees the same batches.
-    fit(&site, &mut part, sets, (config, &mut Rng::new(seed)), &mut |step, _| progress(block, step))?;
+    let mut rng = Rng::new(seed);
+    let mut part = space::trial(&site, &CleanStatistics::measure(&replay)?, &mut rng)?;
+    let sets = Sets { failures: &failures, surrogates: Some(&surrogates), replay: &replay };
+    fit(&site, &mut part, sets, (config, &mut rng), &mut |step, _| progress(block, step))?;
     let lowered = lower(&part.graph, &part.params)?;
     let judge = |images| samples(images)?.evaluate(&site, &lowered);
     Ok(Trial {
         failures: judge(field.held_failures)?,
-        passes: judge(field.held_passes)?,
+        surrogates: judge(field.held_surrogates)?,
+        replay: judge(field.held_replay)?,
         steps: config.steps,
     })
 }
@@ -116,12 +136,9 @@ fn trial(
 pub fn confidence(trials: &[Trial], resamplings: usize, seed: u64) -> Vec<f64> {
     let longest = trials.iter().map(|trial| trial.steps).max().unwrap_or(0);
     let finalists: Vec<usize> = (0..trials.len()).filter(|&i| trials[i].steps == longest).collect();
-    let (n, m) = trials.first().map_or((0, 0), |t| (t.failures.losses.len(), t.passes.losses.len()));
     let winner = |resampling: usize| {
-        let mut rng = Rng::stream(seed, resampling as u64);
-        let failures: Vec<usize> = (0..n).map(|_| rng.below(n)).collect();
-        let passes: Vec<usize> = (0..m).map(|_| rng.below(m)).collect();
-        let loss = |i: usize| trials[i].resampled(&failures, &passes);
+        // The same draws for every trial: their difference is what counts.
+        let loss = |i: usize| trials[i].resampled(&mut Rng::stream(seed, resampling as u64));
         finalists.iter().copied().min_by(|&a, &b| loss(a).total_cmp(&loss(b)))
     };
     let winners: Vec<usize> = (0..resamplings).into_par_iter().filter_map(winner).collect();
@@ -135,7 +152,7 @@ mod tests {
 
     fn trial(losses: &[f64], steps: usize) -> Trial {
         let answers = Answers { classes: vec![0; losses.len()], losses: losses.to_vec() };
-        Trial { failures: answers.clone(), passes: answers, steps }
+        Trial { failures: answers.clone(), surrogates: answers.clone(), replay: answers, steps }
     }
 
     #[test]

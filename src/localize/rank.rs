@@ -19,7 +19,7 @@ use crate::rng::Rng;
 /// | `top` | 0.1 | over 0, to 1 | share of a block's neurons that make its score |
 /// | `resamplings` | 200 | 1.. | bootstrap draws of failures |
 /// | `candidates` | 8 | 1.. | blocks that race |
-/// | `race_steps` | 150 | 0.. | weight updates of a finalist's trial; 0 ranks by score alone |
+/// | `race_steps` | 120 | 0.. | weight updates of a finalist's trial; 0 ranks by score alone |
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Suspiciousness of a neuron.
@@ -45,8 +45,8 @@ impl Default for Config {
             top: 0.1,
             resamplings: 200,
             candidates: 8,
-            race_steps: 150,
-            fit: fit::Config::default(),
+            race_steps: 120,
+            fit: fit::Config { rate: 5e-3, ..fit::Config::default() },
             seed: 0,
         }
     }
@@ -75,11 +75,11 @@ pub struct Ranked {
 /// A trial repair in numbers.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct TrialResult {
-    /// Mean of the losses on held-back failures and passes.
+    /// Loss on what was held back, see [`Trial::loss`].
     pub loss: f64,
     /// Share of held-back failures it got right.
     pub fixed: f64,
-    /// Share of held-back passes it got right.
+    /// Share of held-back replay it got right.
     pub kept: f64,
     /// Steps it was trained for.
     pub steps: usize,
@@ -149,7 +149,7 @@ fn result(trial: &Trial, field: Field) -> TrialResult {
     TrialResult {
         loss: trial.loss(),
         fixed: accuracy(&trial.failures.classes, &field.held_failures.targets()),
-        kept: accuracy(&trial.passes.classes, &field.held_passes.targets()),
+        kept: accuracy(&trial.replay.classes, &field.held_replay.targets()),
         steps: trial.steps,
     }
 }

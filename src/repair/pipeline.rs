@@ -17,7 +17,6 @@ use crate::eval::{Change, Deployed};
 use crate::fit::samples::Store;
 use crate::fit::{self, Level, Part, Samples, Sets, Site, fit};
 use crate::graph::Params;
-use crate::localize::race::Field;
 use crate::localize::{self, Ranking, localize};
 use crate::memory::cache::Precision;
 use crate::rng::Rng;
@@ -215,8 +214,7 @@ impl Repair<'_> {
         if let Target::Fixed(level) = &self.config.target {
             return Ok((Some(level.clone()), None));
         }
-        let Split { failures, replay, held_failures, held_replay, .. } = &self.split;
-        let field = Field { failures, replay, held_failures, held_passes: held_replay };
+        let field = self.split.field();
         let settings = localize::Config { seed: self.config.seed, ..self.config.localize.clone() };
         let mut tell = |what: &str, step| progress(Stage::Localize, what, step);
         let ranking = localize(start, field, (&settings, self.store()), &mut tell)?;
@@ -228,16 +226,19 @@ impl Repair<'_> {
         let site = Site::new(start, level.clone())?;
         let normalize = start.normalize()?;
         let samples = |images| Samples::new(&site, images, &normalize, self.store());
-        let (failures, replay) = (samples(&self.split.failures)?, samples(&self.split.replay)?);
-        let training = Sets { failures: &failures, replay: &replay };
+        let split = &self.split;
+        let (failures, surrogates) = (samples(&split.failures)?, samples(&split.surrogates)?);
+        let replay = samples(&split.replay)?;
+        let training = Sets { failures: &failures, surrogates: Some(&surrogates), replay: &replay };
         let mut rng = Rng::new(self.config.seed);
         let mut settings = self.config.fit.clone();
         let (mut part, mut choices) =
             (Part::new(site.graph.clone(), site.params.clone(), &site.input)?, Vec::new());
         if self.config.method == Method::Search {
-            let (held_failures, held_replay) =
-                (samples(&self.split.held_failures)?, samples(&self.split.held_replay)?);
-            let validation = Sets { failures: &held_failures, replay: &held_replay };
+            let (failures, surrogates) = (samples(&split.held_failures)?, samples(&split.held_surrogates)?);
+            let held_replay = samples(&split.held_replay)?;
+            let validation =
+                Sets { failures: &failures, surrogates: Some(&surrogates), replay: &held_replay };
             let clean = CleanStatistics::measure(&replay)?;
             let data = Data { training, validation, clean: &clean };
             let mut tell = |step, _| progress(Stage::Search, &level.to_string(), step);

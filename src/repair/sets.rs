@@ -4,8 +4,10 @@ use std::path::Path;
 
 use crate::data::Images;
 use crate::data::split::split;
+use crate::data::transfer::Transfer;
 use crate::error::{Error, Result};
 use crate::eval::Deployed;
+use crate::localize::race::Field;
 use crate::rng::Rng;
 
 /// What the user brings.
@@ -28,12 +30,31 @@ pub struct Split {
     pub failures: Images,
     /// Replay that weights are trained on.
     pub replay: Images,
+    /// The replay of training as the field would show it.
+    pub surrogates: Images,
     /// Failures that choices are made on.
     pub held_failures: Images,
     /// Replay that choices are made on.
     pub held_replay: Images,
+    /// The held-back replay as the field would show it.
+    pub held_surrogates: Images,
     /// Images of the failure set that the network gets right: left out.
     pub not_failing: usize,
+}
+
+impl Split {
+    /// The sets as localization takes them.
+    #[must_use]
+    pub fn field(&self) -> Field<'_> {
+        Field {
+            failures: &self.failures,
+            surrogates: &self.surrogates,
+            replay: &self.replay,
+            held_failures: &self.held_failures,
+            held_surrogates: &self.held_surrogates,
+            held_replay: &self.held_replay,
+        }
+    }
 }
 
 /// Share of failures and of replay that is held back, and most images of replay.
@@ -66,7 +87,11 @@ pub fn prepare(deployed: &Deployed, inputs: Inputs, seed: u64) -> Result<Split> 
     let [train_failures, held_failures] = halves("failures", &failures, usize::MAX, &mut rng)?;
     let [replay, held_replay] = halves("replay images", inputs.replay, MOST_HELD_REPLAY, &mut rng)?;
     let not_failing = inputs.failures.len() - failing.len();
-    Ok(Split { failures: train_failures, replay, held_failures, held_replay, not_failing })
+    let transfer = Transfer::estimate(&replay, &train_failures, rng.seed());
+    let surrogates = transfer.apply(&replay, rng.seed());
+    let held_surrogates = transfer.apply(&held_replay, rng.seed());
+    let failures = train_failures;
+    Ok(Split { failures, replay, surrogates, held_failures, held_replay, held_surrogates, not_failing })
 }
 
 /// What is trained on and what is held back.

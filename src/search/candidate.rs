@@ -186,9 +186,12 @@ impl InputCandidate {
         }
     }
 
-    /// Whether the candidate itself starts as the identity; if not, its gate starts at 0.
-    pub(super) fn starts_as_identity(self) -> bool {
-        matches!(self, Self::Branch | Self::Condition)
+    /// Where its gate starts: open if the candidate itself starts as the identity.
+    pub(super) fn first_gate(self) -> f32 {
+        match self {
+            Self::Branch | Self::Condition => 1.0,
+            Self::Blur | Self::Normalize => 0.0,
+        }
     }
 
     /// Adds this candidate on value `x`.

@@ -79,11 +79,14 @@ fn least_worthy(choices: &mut [Choice]) -> Option<&mut Choice> {
     choices.iter_mut().filter(|c| c.chosen.is_some()).min_by(|a, b| worth(a).total_cmp(&worth(b)))
 }
 
-/// Mean of the losses on failures and on replay.
+/// Half the loss on replay, the other half on failures and their surrogates.
 fn loss(site: &Site, part: &Part, validation: Sets) -> Result<f64> {
     let lowered = lower(&part.graph, &part.params)?;
-    let failures = validation.failures.evaluate(site, &lowered)?.loss();
-    Ok((failures + validation.replay.evaluate(site, &lowered)?.loss()) / 2.0)
+    let mut failing = validation.failures.evaluate(site, &lowered)?.loss();
+    if let Some(surrogates) = validation.surrogates {
+        failing = (failing + surrogates.evaluate(site, &lowered)?.loss()) / 2.0;
+    }
+    Ok((failing + validation.replay.evaluate(site, &lowered)?.loss()) / 2.0)
 }
 
 fn closed(params: &Params, alternative: &Alternative) -> Result<Params> {

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use super::candidate::{Builder, CleanStatistics, ConvCandidate, InputCandidate};
 use crate::error::Result;
-use crate::fit::Site;
+use crate::fit::{Part, Site};
 use crate::graph::op::{Conv2d, Op, Shape};
 use crate::graph::{Graph, INPUT, Node, Params, Value};
 use crate::rng::Rng;
@@ -89,20 +89,26 @@ pub fn relax(site: &Site, clean: &CleanStatistics, rng: &mut Rng) -> Result<Spac
 }
 
 /// exp
-/// exp
-pub fn relax_with(site: &Site, clean: &CleanStatistics, rng: &mut Rng, ops: &[&str]) -> Result<Space> {
+/// The part behind input candidates that need no choice: a short trial repair of what a search
+/// there may reach.
+///
+/// # Errors
+///
+/// [`crate::Error::Graph`] when the part is not sound.
+pub fn trial(site: &Site, clean: &CleanStatistics, rng: &mut Rng) -> Result<Part> {
     let mut builder = Builder { graph: Graph::default(), params: site.params.clone(), rng };
     let mut x = INPUT;
-    for candidate in InputCandidate::ALL.into_iter().filter(|c| ops.contains(&c.name())) {
+    for candidate in TRIAL.into_iter().filter(|_| site.input.len() == 3) {
         let name = format!("{}.{}", prefix(site), candidate.name());
         let y = candidate.add(&mut builder, &name, clean, x)?;
-        let start = if candidate.starts_as_identity() { 1.0 } else { 0.0 };
-        builder.tensor(&format!("{name}.open.gate"), vec![start; clean.mean.len()], &[clean.mean.len()])?;
-        x = builder.graph.push(format!("{name}.open"), Op::Gate, &[x, y]);
+        x = gate(&mut builder, &name, (x, y), vec![candidate.first_gate(); clean.mean.len()])?;
     }
     builder.graph.append(&site.graph);
-    Ok(Space { graph: builder.graph, params: builder.params, positions: vec![] })
+    Part::new(builder.graph, builder.params, &site.input)
 }
+
+/// What a trial repair stands behind.
+const TRIAL: [InputCandidate; 2] = [InputCandidate::Normalize, InputCandidate::Condition];
 
 /// The name new nodes at the input start with: the block's.
 fn prefix(site: &Site) -> String {
@@ -137,8 +143,8 @@ impl Relaxing<'_> {
         for candidate in InputCandidate::ALL.into_iter().filter(|_| is_image) {
             let name = format!("{prefix}.{}", candidate.name());
             let y = candidate.add(&mut self.builder, &name, clean, x)?;
-            let start = if candidate.starts_as_identity() { 1.0 } else { 0.0 };
-            let gated = self.gate(&name, (x, y), vec![start; clean.mean.len()])?;
+            let start = vec![candidate.first_gate(); clean.mean.len()];
+            let gated = gate(&mut self.builder, &name, (x, y), start)?;
             let alternatives =
                 vec![Alternative { name: candidate.name().into(), gate: format!("{name}.open.gate") }];
             x = self.mix(&name, &[x, gated], alternatives)?;
@@ -171,17 +177,11 @@ impl Relaxing<'_> {
                 self.builder.graph.nodes.truncate(before);
                 continue;
             }
-            values.push(self.gate(&name, (deployed, y), vec![0.0; y_shape[0]])?);
+            values.push(gate(&mut self.builder, &name, (deployed, y), vec![0.0; y_shape[0]])?);
             alternatives
                 .push(Alternative { name: candidate.name().into(), gate: format!("{name}.open.gate") });
         }
         self.mix(&node.name, &values, alternatives)
-    }
-
-    fn gate(&mut self, name: &str, (x, z): (Value, Value), start: Vec<f32>) -> Result<Value> {
-        let c = start.len();
-        self.builder.tensor(&format!("{name}.open.gate"), start, &[c])?;
-        Ok(self.builder.graph.push(format!("{name}.open"), Op::Gate, &[x, z]))
     }
 
     fn mix(&mut self, name: &str, values: &[Value], alternatives: Vec<Alternative>) -> Result<Value> {
@@ -190,6 +190,13 @@ impl Relaxing<'_> {
         self.positions.push(Position { name: name.into(), mix: mix.clone(), alternatives });
         Ok(self.builder.graph.push(mix, Op::Mix, values))
     }
+}
+
+/// `x` and through a gate `z`, one factor of `start` a channel.
+fn gate(to: &mut Builder, name: &str, (x, z): (Value, Value), start: Vec<f32>) -> Result<Value> {
+    let c = start.len();
+    to.tensor(&format!("{name}.open.gate"), start, &[c])?;
+    Ok(to.graph.push(format!("{name}.open"), Op::Gate, &[x, z]))
 }
 
 /// Whether a chain of nodes appended behind `before` takes `x_shape` to `y_shape`.
