@@ -89,7 +89,8 @@ fn classes_of(folders: &[String], path: &Path, network: &Network) -> Result<Vec<
     let class = |name: &String| known.iter().position(|known| known == name);
     let found: Vec<Option<usize>> = folders.iter().map(class).collect();
     // A network without names, and a folder for each class: the order that torchvision gives them.
-    if network.class_names.is_empty() && found.iter().all(Option::is_none) && folders.len() == network.classes {
+    if network.class_names.is_empty() && found.iter().all(Option::is_none) && folders.len() == network.classes
+    {
         return Ok((0..folders.len() as u32).collect());
     }
     let named = |(found, name): (Option<usize>, &String)| {

@@ -7,12 +7,12 @@ use clap::Args;
 use safetensors::Dtype;
 use serde_json::json;
 
-use super::base::Base;
-use super::{Console, Opened};
+use super::Console;
+use super::base::{Base, Opened};
 use crate::error::{Error, Result};
 use crate::eval::Deployed;
 use crate::report::units;
-use crate::storage::{Bytes, Storage, check_free, publish, serialize};
+use crate::storage::{Bytes, Digest, Storage, check_free, publish, serialize};
 use crate::zoo::{METADATA, Model};
 
 /// Write a model, with a patch merged into it, as one file for other programs
@@ -50,7 +50,7 @@ impl Export {
         let store = self.store.as_deref().map_or_else(|| Ok(stored_as(&model)), str::parse)?;
         let bytes = self.merged(&deployed, store)?;
         publish(&self.out, &bytes)?;
-        let digest = crate::storage::Digest::of(&bytes);
+        let digest = Digest::of(&bytes);
         let text = format!("{}  {}  {store}  digest {digest}", self.out.display(), units::bytes(bytes.len()));
         let value = json!({ "model": self.out, "bytes": bytes.len(), "store": store, "digest": digest });
         console.result(&text, &value)?;

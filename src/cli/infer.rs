@@ -50,7 +50,8 @@ impl Infer {
         }
         let images = || self.image.iter().zip(&likely);
         let text: String = images().map(|(path, likely)| line(path, likely, &deployed.network)).collect();
-        let values: Vec<Value> = images().map(|(path, likely)| value(path, likely, &deployed.network)).collect();
+        let values: Vec<Value> =
+            images().map(|(path, likely)| value(path, likely, &deployed.network)).collect();
         console.result(&text, &json!({ "images": values }))?;
         Ok(0)
     }
@@ -70,7 +71,8 @@ fn line(path: &Path, likely: &[Likely], network: &Network) -> String {
 }
 
 fn value(path: &Path, likely: &[Likely], network: &Network) -> Value {
-    let class = |&(class, p): &Likely| json!({ "class": class, "name": network.class_name(class), "probability": p });
+    let class =
+        |&(class, p): &Likely| json!({ "class": class, "name": network.class_name(class), "probability": p });
     json!({ "image": path, "classes": likely.iter().map(class).collect::<Vec<_>>() })
 }
 

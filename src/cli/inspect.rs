@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::base::{Base, class_names};
-use super::{Console, Opened};
+use super::Console;
+use super::base::{Base, Opened, class_names};
 use crate::error::Result;
+use crate::graph::Network;
 use crate::report::Inspection;
 use crate::report::inspection::PartSize;
 use crate::storage::WeightFile;
@@ -46,13 +47,14 @@ impl Inspect {
         Ok(0)
     }
 
-    fn parts(&self, base: &WeightFile, network: &crate::graph::Network) -> Result<Vec<PartSize>> {
+    fn parts(&self, base: &WeightFile, network: &Network) -> Result<Vec<PartSize>> {
         let patch = self.patch.as_deref().map(WeightFile::open).transpose()?;
         let patched = |name: &str| patch.as_ref().and_then(|patch| patch.raw(name));
         let (shapes, costs) = (network.shapes()?, network.costs()?);
         let mut parts = Vec::new();
         for (i, part) in network.parts.iter().enumerate() {
-            let names: Vec<String> = part.graph.params(&shapes[i])?.into_iter().map(|named| named.name).collect();
+            let names: Vec<String> =
+                part.graph.params(&shapes[i])?.into_iter().map(|named| named.name).collect();
             let stored = |name: &String| patched(name).or_else(|| base.raw(name)).map_or(0, <[u8]>::len);
             parts.push(PartSize {
                 name: part.name.clone(),

@@ -1,6 +1,6 @@
 //! `archrepair localize`: which block is best repaired.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
@@ -9,8 +9,8 @@ use super::base::{Base, images};
 use super::stages::{Stages, Steps};
 use super::{Console, Global};
 use crate::error::{Error, Result};
+use crate::eval::Deployed;
 use crate::fit::samples::Store;
-use crate::localize::race::Field;
 use crate::localize::{self, Ranking, localize};
 use crate::memory::cache::Precision;
 use crate::repair::Inputs;
@@ -98,19 +98,8 @@ impl Localize {
     }
 }
 
-fn rank(
-    base: &crate::eval::Deployed,
-    inputs: Inputs,
-    config: &localize::Config,
-    stages: &mut Stages,
-) -> Result<Ranking> {
+fn rank(base: &Deployed, inputs: Inputs, config: &localize::Config, stages: &mut Stages) -> Result<Ranking> {
     let split = prepare(base, inputs, config.seed)?;
-    let field = Field {
-        failures: &split.failures,
-        replay: &split.replay,
-        held_failures: &split.held_failures,
-        held_passes: &split.held_replay,
-    };
-    let store = Store { folder: Path::new(inputs.folder), precision: Precision::F16 };
-    localize(base, field, (config, store), &mut |what, step| stages.tell(Stage::Localize, what, step))
+    let store = Store { folder: inputs.folder, precision: Precision::F16 };
+    localize(base, split.field(), (config, store), &mut |what, step| stages.tell(Stage::Localize, what, step))
 }

@@ -1,11 +1,22 @@
 //! The command line: one file a subcommand.
 //!
 //! Results go to standard output, as text or with `--json` as one JSON object; progress and
-//! errors go to standard error. The exit status tells kinds of ends apart: 0 done, 3 a repair
-//! that the gate refused, 10 and above [`crate::Error::code`].
+//! errors go to standard error. The exit status tells kinds of ends apart: 0 done, 2 wrong usage,
+//! 3 a repair that the gate refused, 10 and above [`crate::Error::code`].
 
+mod base;
 mod console;
+mod demo;
+mod eval;
+mod export;
+mod infer;
+mod inspect;
+mod localize;
+mod picture;
+mod repair;
+mod stages;
 mod train;
+mod verify;
 
 use std::error::Error as _;
 use std::io::Write;
@@ -22,6 +33,10 @@ pub const REFUSED: u8 = 3;
 /// Runs convnets on edge devices and repairs them there.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Start with `archrepair demo`: it needs nothing but this program.
+
+Exit status: 0 done, 2 wrong usage, 3 a repair that the gate refused, 10 and above one for each kind
+of failure.")]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -48,6 +63,15 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    // In the order in which a newcomer meets them.
+    Demo(demo::Demo),
+    Inspect(inspect::Inspect),
+    Infer(infer::Infer),
+    Eval(eval::Eval),
+    Localize(localize::Localize),
+    Repair(Box<repair::Repair>),
+    Verify(verify::Verify),
+    Export(export::Export),
     Train(train::Train),
 }
 
@@ -74,7 +98,15 @@ fn dispatch(cli: &Cli, console: &Console) -> Result<u8> {
         want: format!("a number of threads this system starts ({error})"),
     })?;
     pool.install(|| match &cli.command {
+        Command::Demo(demo) => demo.run(&cli.global, console),
+        Command::Eval(eval) => eval.run(&cli.global, console),
+        Command::Export(export) => export.run(console),
+        Command::Infer(infer) => infer.run(console),
+        Command::Inspect(inspect) => inspect.run(console),
+        Command::Localize(localize) => localize.run(&cli.global, console),
+        Command::Repair(repair) => repair.run(&cli.global, console),
         Command::Train(train) => train.run(&cli.global, console),
+        Command::Verify(verify) => verify.run(console),
     })
 }
 

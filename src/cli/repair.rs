@@ -8,6 +8,7 @@ use super::base::{Base, images};
 use super::localize::{Race, Sets};
 use super::stages::{Stages, Steps};
 use super::{Console, Global, REFUSED};
+use crate::data::Images;
 use crate::error::Result;
 use crate::fit::{self, Level};
 use crate::graph::Network;
@@ -110,7 +111,8 @@ impl Repair {
         let guard = guard.as_ref().map(|[failures, passes]| [failures, passes]);
         let inputs = Inputs { failures: &failures, replay: &replay, guard, folder: &folder };
         let mut stages = Stages::new(console, steps(&config));
-        let outcome = repair(&model, inputs, &config, &mut |stage, what, step| stages.tell(stage, what, step))?;
+        let outcome =
+            repair(&model, inputs, &config, &mut |stage, what, step| stages.tell(stage, what, step))?;
         drop(stages);
         if outcome.verdict.accepted {
             publish(&self.out, &outcome.patch)?;
@@ -144,7 +146,7 @@ impl Repair {
 }
 
 impl Guard {
-    fn open(&self, network: &Network) -> Result<Option<[crate::data::Images; 2]>> {
+    fn open(&self, network: &Network) -> Result<Option<[Images; 2]>> {
         let (Some(failures), Some(passes)) = (&self.guard_failures, &self.guard_passes) else {
             return Ok(None);
         };

@@ -6,10 +6,11 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::base::Base;
 use super::Console;
+use super::base::Base;
 use crate::error::{Error, Result};
 use crate::eval::Deployed;
+use crate::graph::Network;
 use crate::repair::patching::deploy;
 use crate::report::{Table, units};
 use crate::storage::Patch;
@@ -56,7 +57,7 @@ impl Verify {
     }
 
     /// The parts that the patch changes, with every tensor accounted for.
-    fn parts(&self, patch: &Patch, base: &crate::graph::Network, deployed: &Deployed) -> Result<Vec<Patched>> {
+    fn parts(&self, patch: &Patch, base: &Network, deployed: &Deployed) -> Result<Vec<Patched>> {
         let shapes = deployed.network.shapes()?;
         let mut left: Vec<&String> = patch.tensors.keys().collect();
         let mut parts = Vec::new();
@@ -66,7 +67,8 @@ impl Verify {
             left.retain(|name| !own.iter().any(|own| own.name == **name));
             let new_graph = base.parts.get(i).is_none_or(|old| old.graph != part.graph);
             if new_graph || !own.is_empty() {
-                let numbers = own.iter().map(|named| named.param.shape.iter().product::<usize>() as u64).sum();
+                let numbers =
+                    own.iter().map(|named| named.param.shape.iter().product::<usize>() as u64).sum();
                 parts.push(Patched { part: part.name.clone(), tensors: own.len(), numbers, new_graph });
             }
         }
@@ -126,7 +128,10 @@ mod tests {
 
     #[test]
     fn provenance_is_one_line_an_entry() {
-        assert_eq!(lines(&json!({ "seed": 7, "method": "search" })), "method        search\nseed          7\n");
+        assert_eq!(
+            lines(&json!({ "seed": 7, "method": "search" })),
+            "method        search\nseed          7\n"
+        );
         assert_eq!(lines(&json!(null)), "");
     }
 }

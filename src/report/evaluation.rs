@@ -103,7 +103,8 @@ impl Evaluation {
     }
 
     fn mean_line(&self) -> String {
-        let corrupted: Vec<&Change> = self.conditions.iter().skip(1).map(|condition| &condition.all).collect();
+        let corrupted: Vec<&Change> =
+            self.conditions.iter().skip(1).map(|condition| &condition.all).collect();
         if corrupted.len() < 2 {
             return String::new();
         }
@@ -130,13 +131,21 @@ impl Evaluation {
         for (class, name) in self.classes.iter().enumerate() {
             let cell = |condition: &Condition| {
                 let change = &condition.classes[class];
-                let shares = if self.patch.is_some() { vec![change.before(), change.after()] } else { vec![change.after()] };
-                shares.into_iter().map(|share| if change.n == 0 { "-".into() } else { units::percent(share) }).collect::<Vec<_>>()
+                let shares = if self.patch.is_some() {
+                    vec![change.before(), change.after()]
+                } else {
+                    vec![change.after()]
+                };
+                shares
+                    .into_iter()
+                    .map(|share| if change.n == 0 { "-".into() } else { units::percent(share) })
+                    .collect::<Vec<_>>()
             };
             let n = shown.first().map_or(0, |condition| condition.classes[class].n);
             table.row([name.clone(), n.to_string()].into_iter().chain(shown.iter().flat_map(cell)));
         }
-        let rest = if n < self.conditions.len() { "(each class under each corruption: --json)\n" } else { "" };
+        let rest =
+            if n < self.conditions.len() { "(each class under each corruption: --json)\n" } else { "" };
         format!("{table}{rest}")
     }
 }

@@ -75,8 +75,7 @@ impl Inspection {
     }
 
     fn input_line(&self) -> String {
-        let numbers =
-            |values: &[f32]| values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let numbers = |values: &[f32]| values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let Input { shape, mean, std } = &self.input;
         let from = match self.input_from {
             "file" => "as the file says",
@@ -157,7 +156,9 @@ mod tests {
         };
         let text = inspection.text();
         assert!(text.contains("1x28x28, mean 0.5, std 0.25 (as the file says)"));
-        assert!(text.contains("20: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ...") && text.contains("head (patched)"));
+        assert!(
+            text.contains("20: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ...") && text.contains("head (patched)")
+        );
         let all = text.lines().find(|line| line.starts_with("all")).unwrap();
         assert_eq!(all.split_whitespace().collect::<Vec<_>>(), ["all", "2,000", "14", "4,000", "9"]);
     }

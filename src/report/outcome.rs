@@ -60,7 +60,8 @@ impl Report<'_> {
 
     fn work(&self) -> String {
         let Outcome { level, choices, share, .. } = self.outcome;
-        let place = level.as_ref().map_or_else(|| "batch-norm statistics of all layers".into(), ToString::to_string);
+        let place =
+            level.as_ref().map_or_else(|| "batch-norm statistics of all layers".into(), ToString::to_string);
         let mut lines = vec![("repaired", place), ("method", self.method.to_string())];
         if self.method == Method::Search {
             lines.push(("architecture", Genotype::new(choices).to_string()));

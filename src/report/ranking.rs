@@ -31,12 +31,21 @@ fn table(ranking: &Ranking) -> Table {
         "confidence",
     ];
     let mut table = Table::new(&headings)
-        .legend("trial loss", "of a short trial repair of this block, on images held back from it; less is better")
-        .legend("fixed, kept", "what that trial got right of the failures, of the other images; after so many steps")
+        .legend(
+            "trial loss",
+            "of a short trial repair of this block, on images held back from it; less is better",
+        )
+        .legend(
+            "fixed, kept",
+            "what that trial got right of the failures, of the other images; after so many steps",
+        )
         .legend("score", "how suspicious the block's neurons are, 0 to 1, from the next two")
         .legend("spectrum", "how much more often they are active when the network fails")
         .legend("gradient", "how much harder the loss of failures pulls at them")
-        .legend("mismatch", "how far clean images are from the statistics the block stores; high means damage")
+        .legend(
+            "mismatch",
+            "how far clean images are from the statistics the block stores; high means damage",
+        )
         .legend("confidence", "how often the block comes first when the images are drawn again");
     ranking.blocks.iter().for_each(|block| table.row(row(block)));
     table

@@ -60,7 +60,10 @@ pub fn changes<'a>(sets: impl IntoIterator<Item = (&'a str, &'a Change)>) -> Tab
     let mut table = Table::new(&["images", "number", "before", "after", "fixed", "broken", "p"])
         .legend("before, after", "share of right answers of the base and of the repaired network")
         .legend("fixed, broken", "images that were wrong and are right, that were right and are wrong")
-        .legend("p", "probability of a difference like this if both were equally good (McNemar's exact test)");
+        .legend(
+            "p",
+            "probability of a difference like this if both were equally good (McNemar's exact test)",
+        );
     for (name, change) in sets {
         table.row([
             name.to_owned(),

@@ -56,10 +56,7 @@ mod tests {
     #[test]
     fn bytes_carry_the_unit_that_keeps_them_short() {
         let texts = [0, 1023, 1024, 4608, (1 << 20) - 1, 1 << 20, 5 << 30].map(bytes);
-        assert_eq!(
-            texts,
-            ["0 bytes", "1023 bytes", "1.0 KiB", "4.5 KiB", "1.0 MiB", "1.0 MiB", "5.0 GiB"]
-        );
+        assert_eq!(texts, ["0 bytes", "1023 bytes", "1.0 KiB", "4.5 KiB", "1.0 MiB", "1.0 MiB", "5.0 GiB"]);
     }
 
     #[test]
