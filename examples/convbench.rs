@@ -1,3 +1,4 @@
+//! x
 use archrepair::graph::op::Conv2d;
 use archrepair::kernels::conv2d::*;
 use candle_core::*;

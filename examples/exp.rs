@@ -1,3 +1,4 @@
+//! x
 use archrepair::*;
 use std::path::Path;
 use std::time::Instant;

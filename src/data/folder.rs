@@ -2,7 +2,7 @@
 //!
 //! Classes are the sub-folders' names in byte order, as torchvision's `ImageFolder` sorts them
 //! (so `10` stands before `2`), and pictures follow by name within a class. PNG, JPEG, BMP and
-//! WebP are read, recognised by their bytes once their names end in one of [`ENDINGS`]. Hidden
+//! WebP are read, recognised by their bytes once their names end like one. Hidden
 //! folders and other files are passed over. Transparency and the orientation that a camera noted
 //! are ignored.
 
@@ -24,6 +24,9 @@ const MOST_PIXELS: u32 = 1 << 14;
 
 /// Most bytes a decoder may ask for.
 const MOST_BYTES: u64 = 256 << 20;
+
+/// A picture's class and file.
+type Labelled = (u32, PathBuf);
 
 /// All pictures of the classes in `folder`. `set` is the role of the set, for errors; `channels`
 /// is 1 for grey and 3 for colour, `None` for what the first picture is.
@@ -54,7 +57,7 @@ pub fn read(folder: &Path, set: &'static str, channels: Option<usize>) -> Result
 }
 
 /// Names of the classes, and each picture with its class.
-fn classes(folder: &Path) -> Result<(Vec<String>, Vec<(u32, PathBuf)>)> {
+fn classes(folder: &Path) -> Result<(Vec<String>, Vec<Labelled>)> {
     let (mut names, mut files) = (Vec::new(), Vec::new());
     for path in list(folder)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -91,7 +94,7 @@ fn nothing(folder: &Path, set: &'static str) -> Result<Error> {
 }
 
 /// Decodes all files in parallel, straight into their places.
-fn read_all(files: &[(u32, PathBuf)], shape: [usize; 3]) -> Result<Vec<u8>> {
+fn read_all(files: &[Labelled], shape: [usize; 3]) -> Result<Vec<u8>> {
     let size: usize = shape.iter().product();
     let first = &files[0].1;
     let too_much = || Error::Malformed {

@@ -8,7 +8,7 @@
 //! foreign, so three rules hold.
 //!
 //! 1. No more memory is asked for than the file could fill: a plain file its length, a gzipped
-//!    one [`DEFLATE_RATIO`] times that, and then only as the bytes come.
+//!    one 1032 times that, the most that deflate can give, and then only as the bytes come.
 //! 2. No more is decompressed than the header says and one byte, which would be an error.
 //! 3. Images and labels are counted against each other before either is decompressed.
 //!
@@ -133,8 +133,8 @@ impl<'a> Stream<'a> {
         };
         let size = |_| Ok(u32::from_be_bytes(quad(&mut elements, path)?) as usize);
         let sizes = (0..rank).map(size).collect::<Result<Vec<_>>>()?;
-        let count = sizes.iter().try_fold(1u64, |product, size| product.checked_mul(*size as u64));
-        if count.is_none_or(|count| count > most) {
+        let count = sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
+        if count.is_none_or(|count| count as u64 > most) {
             let problem =
                 format!("the header says {sizes:?} elements, its {stored} bytes hold {most} at most");
             return Err(malformed(path, problem));
@@ -144,6 +144,7 @@ impl<'a> Stream<'a> {
 
     /// The elements, exactly as many as the header says.
     fn finish(self) -> Result<Vec<u8>> {
+        // `start` has made this product with checks.
         let want = self.sizes.iter().product::<usize>();
         let first = want.min(usize::try_from(self.stored).unwrap_or(usize::MAX));
         let mut bytes = Vec::new();
@@ -282,7 +283,7 @@ mod tests {
             problem(&packed(&[PIXELS, &[0]].concat()), LABELS),
             "the header says 4 elements, more follow"
         );
-        assert!(problem(&[&packed(PIXELS)[..], b"junk"].concat(), LABELS).starts_with("gzip: "));
+        assert!(problem(&[&packed(PIXELS)[..], b"junk behind it"].concat(), LABELS).starts_with("gzip: "));
     }
 
     /// A header of 2^32 - 1 images of 1000 x 1000 would be four petabytes.

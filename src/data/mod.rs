@@ -176,9 +176,11 @@ impl Images {
     /// When an index is not below [`Self::len`].
     #[must_use]
     pub fn subset(&self, indices: &[usize]) -> Self {
+        let mut pixels = Vec::with_capacity(indices.len() * self.image_bytes());
+        indices.iter().for_each(|i| pixels.extend_from_slice(self.image(*i)));
         Self {
             shape: self.shape,
-            pixels: indices.iter().flat_map(|i| self.image(*i)).copied().collect(),
+            pixels,
             labels: indices.iter().map(|i| self.labels[*i]).collect(),
             path: self.path.clone(),
             class_names: self.class_names.clone(),

@@ -110,7 +110,7 @@ pub(super) fn apply(node: &Node, params: &Params, inputs: &[&Tensor]) -> Result<
         Op::Linear { bias, .. } => {
             linear::forward(x, tensor("weight")?, if *bias { Some(tensor("bias")?) } else { None })
         }
-        Op::MaxPool(window) => Ok(pool::max(window, x)?.0),
+        Op::MaxPool(window) => pool::max_only(window, x),
         Op::Mix => mix::forward(inputs, tensor("alpha")?),
         Op::Mul => elementwise::mul(x, second()?),
         Op::Zero { outputs, stride } => zeros(x, *outputs, *stride),

@@ -343,7 +343,7 @@ fn pooled(pool: &Pool, x: &Shape) -> Result<Shape, String> {
 fn convolved(conv: &Conv2d, inputs: &[Shape]) -> Result<Shape, String> {
     let [c, h, w] = image(&inputs[0])?;
     let groups = conv.groups;
-    if groups == 0 || c % groups != 0 || conv.outputs % groups != 0 {
+    if groups == 0 || !c.is_multiple_of(groups) || !conv.outputs.is_multiple_of(groups) {
         return Err(format!("{groups} groups do not divide {c} channels in and {} out", conv.outputs));
     }
     let y = slid(&conv.window(), conv.outputs, [h, w])?;

@@ -33,7 +33,7 @@ pub fn keep(kind: Activation, x: &Tensor, y: &Tensor) -> Result<Tensor> {
             slow_mask(kind, y).during("keeping the mask of an activation")
         }
         Activation::Relu | Activation::Relu6 => by_dtype!(y, T => {
-            let bits = mask(kind, &*slice::<T>(y)?);
+            let bits = mask::<T>(kind, &slice(y)?);
             let bytes = bits.len();
             tensor(bits, &[bytes])
         }),
@@ -79,11 +79,15 @@ pub(crate) fn apply<T: Real>(kind: Activation, x: &mut [T]) {
 pub(crate) fn mask<T: Real>(kind: Activation, y: &[T]) -> Vec<u8> {
     // Above every number where the function has no upper kink.
     let top = if kind == Activation::Relu6 { T::from_f64(6.0) } else { T::from_f64(f64::INFINITY) };
-    let bits = |y: &[T]| {
-        let bit = |(i, &y): (usize, &T)| u8::from((y > T::zero()) & (y < top)) << i;
-        y.iter().enumerate().map(bit).fold(0, |byte, bit| byte | bit)
-    };
-    y.par_chunks(8).with_min_len(1 << 11).map(bits).collect()
+    let bit = |i: usize, y: T| u8::from((y > T::zero()) & (y < top)) << i;
+    let pack = |y: &[T]| y.iter().enumerate().fold(0, |byte, (i, &y)| byte | bit(i, y));
+    let (whole, rest) = y.as_chunks::<8>();
+    // A length known to the compiler lets it test eight at once.
+    let bytes = whole.par_iter().with_min_len(1 << 11).map(|y| pack(y));
+    let mut mask = Vec::with_capacity(y.len().div_ceil(8));
+    mask.par_extend(bytes);
+    mask.extend(rest.chunks(8).map(pack));
+    mask
 }
 
 fn evaluate<T: Real>(kind: Activation, x: &[T]) -> Vec<T> {
@@ -138,13 +142,20 @@ fn masked<T: Real>(dy: &[T], mask: &[u8]) -> Result<Vec<T>> {
         let problem = format!("{} bytes of mask for {} elements", mask.len(), dy.len());
         return Err(candle_core::Error::Msg(problem)).during("differentiating an activation");
     }
-    // Blocks of a single plane start at multiples of 8: no byte is shared by two of them.
+    // Ranges of a single plane start at multiples of 8: no byte is shared by two of them.
+    let pass = |byte: u8, dy: &[T], out: &mut [T]| {
+        for (i, (out, &dy)) in out.iter_mut().zip(dy).enumerate() {
+            *out = if byte & (1 << i) != 0 { dy } else { T::zero() };
+        }
+    };
     Ok(planes::build(1, dy.len(), |_, at, out| {
         let bytes = &mask[at.start / 8..];
-        for ((out, dy), byte) in out.chunks_mut(8).zip(dy[at].chunks(8)).zip(bytes) {
-            for (i, (out, &dy)) in out.iter_mut().zip(dy).enumerate() {
-                *out = if byte & (1 << i) != 0 { dy } else { T::zero() };
-            }
+        let ((dy, dy_rest), (out, out_rest)) = (dy[at].as_chunks::<8>(), out.as_chunks_mut::<8>());
+        for ((out, dy), &byte) in out.iter_mut().zip(dy).zip(bytes) {
+            pass(byte, dy, out);
+        }
+        if let Some(&byte) = bytes.get(dy.len()) {
+            pass(byte, dy_rest, out_rest);
         }
     }))
 }
@@ -252,6 +263,16 @@ mod tests {
             assert!(y.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits()), "{kind:?}");
             assert!(y[6].is_nan());
         }
+    }
+
+    #[test]
+    fn masks_hold_where_several_threads_share_a_tensor() {
+        let rng = &mut Rng::new(1);
+        let (x, dy) = (normal(&[50_003], rng), normal(&[50_003], rng));
+        let y = forward(Activation::Relu, &x).unwrap();
+        let got = dx(Activation::Relu, &dy, &keep(Activation::Relu, &x, &y).unwrap()).unwrap();
+        let bytes = slow_mask(Activation::Relu, &y).unwrap();
+        assert_close(&got, &slow_dx(Activation::Relu, &dy, &bytes).unwrap(), EXACT);
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl Sizes {
     fn new(conv: &Conv2d, x: &[usize], w: &[usize]) -> Result<Self> {
         let problem = |problem: String| Error::Graph { node: "conv2d".into(), problem };
         let &[n, c, h, width] = x else { return Err(problem(format!("takes [n, c, h, w], got {x:?}"))) };
-        if conv.groups == 0 || c % conv.groups != 0 || conv.outputs % conv.groups != 0 {
+        if conv.groups == 0 || !c.is_multiple_of(conv.groups) || !conv.outputs.is_multiple_of(conv.groups) {
             return Err(problem(format!("{} groups do not divide {c} channels", conv.groups)));
         }
         if w != conv.weight_shape(c) {

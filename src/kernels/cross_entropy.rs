@@ -11,7 +11,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::planes::{same_shape, wide};
+use super::planes::{rounded, same_shape, wide};
 use super::{Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -39,13 +39,14 @@ pub fn softmax(logits: &Tensor) -> Result<Tensor> {
     }
     by_dtype!(logits, T => {
         let z = slice::<T>(logits)?;
-        let mut p = Vec::with_capacity(z.len());
-        for row in z.chunks(classes.max(1)) {
-            let normalizer = log_sum_exp(row);
-            p.extend(row.iter().map(|&z| (f64::from(z) - normalizer).exp() as T));
-        }
-        tensor(p, logits.dims())
+        let p = z.chunks(classes.max(1)).flat_map(probabilities);
+        rounded::<T>(p, logits.dims())
     })
+}
+
+fn probabilities<T: Real>(z: &[T]) -> impl Iterator<Item = f64> {
+    let normalizer = log_sum_exp(z);
+    z.iter().map(move |z| (z.to_f64() - normalizer).exp())
 }
 
 // In f64 and on one thread: logits are few beside the activations that made them.

@@ -56,7 +56,7 @@ pub fn std(x: &Tensor, eps: f64) -> Result<Tensor> {
     })
 }
 
-/// `dx` of [`std`]. 0 for a plane without contrast, also where `eps` is 0.
+/// `dx` of [`std()`]. 0 for a plane without contrast, also where `eps` is 0.
 pub fn std_dx(dy: &Tensor, x: &Tensor, eps: f64) -> Result<Tensor> {
     let [n, c, ..] = checked(x)?;
     if dy.dims() != [n, c, 1, 1] {

@@ -72,7 +72,7 @@ pub fn dalpha(dy: &Tensor, xs: &[&Tensor], alpha: &Tensor) -> Result<Tensor> {
         if is_slow_path(dy) {
             return slow_dot(dy, x).during(MIXING);
         }
-        by_dtype!(dy, T => Ok(dot::<T>(&*slice(dy)?, &*slice(x)?)))
+        by_dtype!(dy, T => Ok(dot::<T>(&slice(dy)?, &slice(x)?)))
     };
     let products = p.iter().zip(xs).map(|(&p, x)| if p == 0.0 { Ok(0.0) } else { product(x) });
     let d = products.collect::<Result<Vec<_>>>()?;

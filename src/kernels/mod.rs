@@ -5,7 +5,9 @@
 //! bodies. On the CPU it works on the storage's slices, in `f32` or `f64`, with sums in an
 //! order that does not depend on the number of threads. On any other device it is written in
 //! candle's tensor operations; that body runs on the CPU too, where tests hold it against the
-//! first. [`is_slow_path`] decides.
+//! first. `is_slow_path` decides. Sums of half precision are taken in `f32`.
+//!
+//! Shapes that do not meet, and whatever candle refuses, are [`Error::Tensor`](crate::Error).
 //!
 //! Legend: `x` input, `y` output, `dx` `dy` gradients of the loss by them, `dw` by the weight.
 
@@ -24,6 +26,7 @@ pub mod pool;
 
 #[cfg(test)]
 mod check;
+mod exp;
 // The one unsafe call of the kernels.
 #[allow(unsafe_code)]
 pub(crate) mod matmul;
@@ -41,33 +44,17 @@ use crate::error::{During, Result};
 pub(crate) trait Real: WithDType {
     /// `e^self`
     fn exp(self) -> Self;
-    /// The square root.
-    fn sqrt(self) -> Self;
-    /// Multiply and add in one rounding.
-    fn fma(self, by: Self, plus: Self) -> Self;
 }
 
 impl Real for f32 {
     fn exp(self) -> Self {
-        self.exp()
-    }
-    fn sqrt(self) -> Self {
-        self.sqrt()
-    }
-    fn fma(self, by: Self, plus: Self) -> Self {
-        self.mul_add(by, plus)
+        exp::exp(self)
     }
 }
 
 impl Real for f64 {
     fn exp(self) -> Self {
         self.exp()
-    }
-    fn sqrt(self) -> Self {
-        self.sqrt()
-    }
-    fn fma(self, by: Self, plus: Self) -> Self {
-        self.mul_add(by, plus)
     }
 }
 

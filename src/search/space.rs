@@ -88,6 +88,22 @@ pub fn relax(site: &Site, clean: &CleanStatistics, rng: &mut Rng) -> Result<Spac
     Ok(Space { graph: builder.graph, params: builder.params, positions })
 }
 
+/// exp
+/// exp
+pub fn relax_with(site: &Site, clean: &CleanStatistics, rng: &mut Rng, ops: &[&str]) -> Result<Space> {
+    let mut builder = Builder { graph: Graph::default(), params: site.params.clone(), rng };
+    let mut x = INPUT;
+    for candidate in InputCandidate::ALL.into_iter().filter(|c| ops.contains(&c.name())) {
+        let name = format!("{}.{}", prefix(site), candidate.name());
+        let y = candidate.add(&mut builder, &name, clean, x)?;
+        let start = if candidate.starts_as_identity() { 1.0 } else { 0.0 };
+        builder.tensor(&format!("{name}.open.gate"), vec![start; clean.mean.len()], &[clean.mean.len()])?;
+        x = builder.graph.push(format!("{name}.open"), Op::Gate, &[x, y]);
+    }
+    builder.graph.append(&site.graph);
+    Ok(Space { graph: builder.graph, params: builder.params, positions: vec![] })
+}
+
 /// The name new nodes at the input start with: the block's.
 fn prefix(site: &Site) -> String {
     match &site.level {

@@ -1,7 +1,7 @@
 //! The common corruptions of the robustness benchmarks, made on the user's own images.
 //!
-//! One file a family. A family turns a [`Level`] into an [`Effect`], what is done to one
-//! [`Picture`]; this file names the effects and runs them over a set. To add a corruption: its
+//! One file a family. A family turns a `Level` into an `Effect`, what is done to one
+//! `Picture`; this file names the effects and runs them over a set. To add a corruption: its
 //! effect in its family's file, its variant in [`Kind`], its lines in `name` and `effect`.
 //!
 //! The published data sets were made without a seed, so no one can make the same bytes again;
@@ -214,8 +214,8 @@ mod tests {
     /// Every corruption there is.
     fn every() -> impl Iterator<Item = Corruption> {
         let sets = [Constants::Cifar, Constants::ImageNet];
-        Kind::all().iter().flat_map(move |kind| {
-            sets.into_iter().flat_map(|set| (1..=5).map(move |s| Corruption::new(*kind, s, set).unwrap()))
+        Kind::all().iter().copied().flat_map(move |kind| {
+            sets.into_iter().flat_map(move |set| (1..=5).map(move |s| Corruption::new(kind, s, set).unwrap()))
         })
     }
 
@@ -270,7 +270,7 @@ mod tests {
             for set in [Constants::Cifar, Constants::ImageNet] {
                 let distance = |severity| {
                     let damaged = Corruption::new(*kind, severity, set).unwrap().apply(&noisy_set(), 3);
-                    let pairs = damaged.pixels().iter().zip(noisy_set().pixels.into_iter());
+                    let pairs = damaged.pixels().iter().zip(noisy_set().pixels);
                     pairs.map(|(a, b)| u64::from(a.abs_diff(b)).pow(2)).sum::<u64>()
                 };
                 let distances: Vec<_> = (1..=5).map(distance).collect();

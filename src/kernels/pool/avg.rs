@@ -1,0 +1,126 @@
+//! The mean of each window.
+
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+
+use super::{Axis, POOLING, Windows};
+use crate::error::{During, Result};
+use crate::graph::op::Pool;
+use crate::kernels::{Real, by_dtype, is_slow_path, slice, tensor};
+
+/// The mean of each window.
+pub fn avg(pool: &Pool, x: &Tensor) -> Result<Tensor> {
+    let windows = Windows::new(pool, x)?;
+    if is_slow_path(x) {
+        return slow_avg(&windows, x).during(POOLING);
+    }
+    by_dtype!(x, T => {
+        let (elements, shape) = (slice::<T>(x)?, windows.shape(x));
+        let shares = windows.w.shares::<T>();
+        let mut y = vec![0.0 as T; shape.iter().product()];
+        let planes = y.par_chunks_mut(windows.outputs()).zip(elements.par_chunks(windows.pixels()));
+        planes.for_each(|(y, x)| {
+            for (row, y) in y.chunks_mut(windows.w.count()).enumerate() {
+                avg_row(&windows, row, x, (y, &shares));
+            }
+        });
+        tensor(y, &shape)
+    })
+}
+
+/// `dx` of [`avg`] for an `x` of this shape: each window's gradient in equal shares.
+pub fn avg_dx(pool: &Pool, dy: &Tensor, x_shape: &[usize]) -> Result<Tensor> {
+    let &[_, _, h, w] = x_shape else {
+        return Err(candle_core::Error::Msg(format!("no images: {x_shape:?}"))).during(POOLING);
+    };
+    let windows = Windows::sized(pool, [h, w])?;
+    if dy.dims() != [x_shape[0], x_shape[1], windows.h.count(), windows.w.count()] {
+        let problem = format!("{:?} is not what {pool:?} makes of {x_shape:?}", dy.dims());
+        return Err(candle_core::Error::Msg(problem)).during(POOLING);
+    }
+    if is_slow_path(dy) {
+        return slow_avg_dx(&windows, dy).during(POOLING);
+    }
+    by_dtype!(dy, T => {
+        let elements = slice::<T>(dy)?;
+        let shares = windows.w.shares::<T>();
+        let mut dx = vec![0.0 as T; x_shape.iter().product()];
+        let planes = dx.par_chunks_mut(windows.pixels()).zip(elements.par_chunks(windows.outputs()));
+        planes.for_each(|(dx, dy)| {
+            for (row, dy) in dy.chunks(windows.w.count()).enumerate() {
+                spread_row(&windows, row, dx, (dy, &shares));
+            }
+        });
+        tensor(dx, x_shape)
+    })
+}
+
+/// One row of windows: `y` gets the means.
+fn avg_row<T: Real>(windows: &Windows, row: usize, x: &[T], (y, shares): (&mut [T], &[T])) {
+    let w = windows.w.pixels;
+    let rows = windows.h.starts[row]..windows.h.ends[row];
+    let share = T::from_f64(1.0 / rows.len() as f64);
+    let columns = windows.w.starts.iter().zip(&windows.w.ends).zip(shares);
+    for (y, ((&start, &end), &across)) in y.iter_mut().zip(columns) {
+        let mut sum = T::zero();
+        for line in rows.clone() {
+            for &x in &x[line * w + start..line * w + end] {
+                sum += x;
+            }
+        }
+        *y = sum * share * across;
+    }
+}
+
+/// One row of windows: `dx` gets the shares of their gradients added.
+fn spread_row<T: Real>(windows: &Windows, row: usize, dx: &mut [T], (dy, shares): (&[T], &[T])) {
+    let w = windows.w.pixels;
+    let rows = windows.h.starts[row]..windows.h.ends[row];
+    let share = T::from_f64(1.0 / rows.len() as f64);
+    let columns = windows.w.starts.iter().zip(&windows.w.ends).zip(shares);
+    for (&dy, ((&start, &end), &across)) in dy.iter().zip(columns) {
+        let part = dy * share * across;
+        for line in rows.clone() {
+            for dx in &mut dx[line * w + start..line * w + end] {
+                *dx += part;
+            }
+        }
+    }
+}
+
+impl Axis {
+    /// One over the pixels of each window.
+    fn shares<T: Real>(&self) -> Vec<T> {
+        self.starts
+            .iter()
+            .zip(&self.ends)
+            .map(|(start, end)| T::from_f64(1.0 / (end - start) as f64))
+            .collect()
+    }
+
+    /// The matrix `[count, pixels]` that takes means along this axis.
+    fn means(&self, like: &Tensor) -> candle_core::Result<Tensor> {
+        let mut means = vec![0.0; self.count() * self.pixels];
+        for (row, (&start, &end)) in means.chunks_mut(self.pixels).zip(self.starts.iter().zip(&self.ends)) {
+            row[start..end].fill(1.0 / (end - start) as f64);
+        }
+        let host = Tensor::from_vec(means, (self.count(), self.pixels), &Device::Cpu)?;
+        host.to_dtype(like.dtype())?.to_device(like.device())
+    }
+}
+
+pub(super) fn slow_avg(windows: &Windows, x: &Tensor) -> candle_core::Result<Tensor> {
+    let [n, c, _, _] = windows.shape(x);
+    let across =
+        x.reshape((n * c * windows.h.pixels, windows.w.pixels))?.matmul(&windows.w.means(x)?.t()?)?;
+    let planes = across.reshape((n * c, windows.h.pixels, windows.w.count()))?;
+    windows.h.means(x)?.broadcast_matmul(&planes)?.reshape(&windows.shape(x))
+}
+
+pub(super) fn slow_avg_dx(windows: &Windows, dy: &Tensor) -> candle_core::Result<Tensor> {
+    let (n, c, h, w) = dy.dims4()?;
+    let across = dy.reshape((n * c * h, w))?.matmul(&windows.w.means(dy)?)?;
+    let planes = across.reshape((n * c, h, windows.w.pixels))?;
+    let shape = (n, c, windows.h.pixels, windows.w.pixels);
+    windows.h.means(dy)?.t()?.broadcast_matmul(&planes)?.reshape(shape)
+}

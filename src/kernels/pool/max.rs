@@ -1,0 +1,226 @@
+//! The greatest value of each window.
+
+use std::ops::Range;
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use super::{Axis, POOLING, Windows};
+use crate::error::{During, Result};
+use crate::graph::op::Pool;
+use crate::kernels::planes::mismatch;
+use crate::kernels::{Real, by_dtype, is_slow_path, slice, tensor};
+
+/// The greatest value of each window, and its position `row * w + column` in the plane of `x`
+/// as `U32`. The first of equals wins; NaN is greater than every number.
+pub fn max(pool: &Pool, x: &Tensor) -> Result<(Tensor, Tensor)> {
+    let windows = Windows::new(pool, x)?;
+    if is_slow_path(x) {
+        return slow_max(&windows, x).during(POOLING);
+    }
+    by_dtype!(x, T => fast_max::<T>(&windows, x))
+}
+
+/// What [`max`] gives without the positions: for inference.
+pub fn max_only(pool: &Pool, x: &Tensor) -> Result<Tensor> {
+    let windows = Windows::new(pool, x)?;
+    if is_slow_path(x) {
+        return slow_max(&windows, x).map(|(y, _)| y).during(POOLING);
+    }
+    by_dtype!(x, T => {
+        let (elements, shape) = (slice::<T>(x)?, windows.shape(x));
+        let mut y = vec![0.0 as T; shape.iter().product()];
+        let planes = y.par_chunks_mut(windows.outputs()).zip(elements.par_chunks(windows.pixels()));
+        planes.for_each_init(|| vec![0.0 as T; windows.w.pixels], |line, (y, x)| {
+            for (row, y) in y.chunks_mut(windows.w.count()).enumerate() {
+                greatest_row(&windows, row, x, (y, line));
+            }
+        });
+        tensor(y, &shape)
+    })
+}
+
+/// `dx` of [`max`], given the positions it returned and the shape of `x`.
+pub fn max_dx(dy: &Tensor, argmax: &Tensor, x_shape: &[usize]) -> Result<Tensor> {
+    if dy.dims() != argmax.dims() || x_shape.len() != 4 || dy.dims()[..2] != x_shape[..2] {
+        return Err(mismatch(dy, argmax, "max_dx")).during(POOLING);
+    }
+    if is_slow_path(dy) {
+        return slow_max_dx(dy, argmax, x_shape).during(POOLING);
+    }
+    let outputs = dy.dims()[2..].iter().product::<usize>().max(1);
+    let pixels = x_shape[2..].iter().product::<usize>().max(1);
+    by_dtype!(dy, T => {
+        let (dy, at) = (slice::<T>(dy)?, slice::<u32>(argmax)?);
+        if at.iter().any(|&at| at as usize >= pixels) {
+            let problem = format!("positions beyond the {pixels} pixels of a plane");
+            return Err(candle_core::Error::Msg(problem)).during(POOLING);
+        }
+        let mut dx = vec![0.0 as T; x_shape.iter().product()];
+        let planes = dx.par_chunks_mut(pixels).zip(dy.par_chunks(outputs)).zip(at.par_chunks(outputs));
+        planes.for_each(|((dx, dy), at)| {
+            for (&dy, &at) in dy.iter().zip(at) {
+                dx[at as usize] += dy;
+            }
+        });
+        tensor(dx, x_shape)
+    })
+}
+
+fn fast_max<T: Real>(windows: &Windows, x: &Tensor) -> Result<(Tensor, Tensor)> {
+    let (elements, shape) = (slice::<T>(x)?, windows.shape(x));
+    let mut y = vec![T::zero(); shape.iter().product()];
+    let mut at = vec![0; y.len()];
+    let planes = y.par_chunks_mut(windows.outputs()).zip(at.par_chunks_mut(windows.outputs()));
+    let planes = planes.zip(elements.par_chunks(windows.pixels()));
+    planes.for_each_init(
+        || Lines::new(&windows.w),
+        |lines, ((y, at), x)| {
+            let rows = y.chunks_mut(windows.w.count()).zip(at.chunks_mut(windows.w.count()));
+            for (row, (y, at)) in rows.enumerate() {
+                lines.down(x, windows.h.starts[row]..windows.h.ends[row], windows.w.padding);
+                lines.across(windows.k);
+                let starts = (0..windows.w.count()).map(|i| i * windows.w.stride);
+                for ((y, at), start) in y.iter_mut().zip(at).zip(starts) {
+                    (*y, *at) = (lines.best[0].values[start], lines.best[0].at[start]);
+                }
+            }
+        },
+    );
+    Ok((tensor(y, &shape)?, tensor(at, &shape)?))
+}
+
+/// Values and their positions in a plane.
+#[derive(Clone)]
+struct Line<T> {
+    values: Vec<T>,
+    at: Vec<u32>,
+}
+
+/// One row of windows on its way to the greatest values.
+///
+/// Plainly: for every window, a loop over its rows and columns that remembers the best. Which
+/// value wins cannot be predicted, so the branches of that loop cost more than its work. Here
+/// all columns go down the rows together, then all possible windows across the columns
+/// together (also those that the stride skips): loops without branches, in vector registers.
+/// Each step writes to a second line: stores in place would be made conditional again.
+struct Lines<T> {
+    /// The greatest of each column; padded columns hold -inf at a position after all others.
+    columns: [Line<T>; 2],
+    /// The greatest of the window that begins at each column.
+    best: [Line<T>; 2],
+}
+
+impl<T: Real> Lines<T> {
+    fn new(axis: &Axis) -> Self {
+        let lines = |n: usize| {
+            let line = Line { values: vec![T::from_f64(f64::NEG_INFINITY); n], at: vec![u32::MAX; n] };
+            [line.clone(), line]
+        };
+        let reach = (axis.count() - 1) * axis.stride + 1;
+        Self { columns: lines(axis.pixels + 2 * axis.padding), best: lines(reach) }
+    }
+
+    /// Goes down these rows of a plane.
+    fn down(&mut self, x: &[T], rows: Range<usize>, padding: usize) {
+        let within = padding..self.columns[0].values.len() - padding;
+        let w = within.len();
+        self.columns[0].values[within.clone()].copy_from_slice(&x[rows.start * w..][..w]);
+        self.columns[0].at[within.clone()].fill((rows.start * w) as u32);
+        for row in rows.skip(1) {
+            let begin = (row * w) as u32;
+            let [from, to] = &mut self.columns;
+            let from = from.values[within.clone()].iter().zip(&from.at[within.clone()]);
+            let to = to.values[within.clone()].iter_mut().zip(&mut to.at[within.clone()]);
+            for (((&best, &at), (to, to_at)), &x) in from.zip(to).zip(&x[row * w..][..w]) {
+                let wins = beats(x, best);
+                *to = if wins { x } else { best };
+                *to_at = if wins { begin } else { at };
+            }
+            self.columns.swap(0, 1);
+        }
+        let columns = self.columns[0].at[within].iter_mut().zip(0..w as u32);
+        columns.for_each(|(at, column)| *at += column);
+    }
+
+    /// Goes across `k` columns. Of equals the one at the lowest position wins.
+    fn across(&mut self, k: usize) {
+        let columns = &self.columns[0];
+        let n = self.best[0].values.len();
+        self.best[0].values.copy_from_slice(&columns.values[..n]);
+        self.best[0].at.copy_from_slice(&columns.at[..n]);
+        for tap in 1..k {
+            let [from, to] = &mut self.best;
+            let from = from.values.iter().zip(&from.at);
+            let to = to.values.iter_mut().zip(&mut to.at);
+            let rivals = columns.values[tap..][..n].iter().zip(&columns.at[tap..][..n]);
+            for (((&best, &at), (to, to_at)), (&x, &position)) in from.zip(to).zip(rivals) {
+                let wins = beats(x, best) | (!beats(best, x) & (position < at));
+                *to = if wins { x } else { best };
+                *to_at = if wins { position } else { at };
+            }
+            self.best.swap(0, 1);
+        }
+    }
+}
+
+/// Whether `x` comes before `best`: greater, or the first that is not a number.
+#[allow(clippy::eq_op)] // A number equals itself, NaN does not.
+fn beats<T: Real>(x: T, best: T) -> bool {
+    (x > best) | ((x != x) & (best == best))
+}
+
+/// One row of windows: `y` gets the greatest values, by way of those down each column.
+fn greatest_row<T: Real>(windows: &Windows, row: usize, x: &[T], (y, line): (&mut [T], &mut [T])) {
+    let w = line.len();
+    let rows = windows.h.starts[row]..windows.h.ends[row];
+    line.copy_from_slice(&x[rows.start * w..][..w]);
+    for row in rows.skip(1) {
+        for (best, &x) in line.iter_mut().zip(&x[row * w..][..w]) {
+            *best = if beats(x, *best) { x } else { *best };
+        }
+    }
+    let bounds = windows.w.starts.iter().zip(&windows.w.ends);
+    for (y, (&start, &end)) in y.iter_mut().zip(bounds) {
+        let greatest = |best, x: &T| if beats(*x, best) { *x } else { best };
+        *y = line[start + 1..end].iter().fold(line[start], greatest);
+    }
+}
+
+impl Axis {
+    /// The pixel under tap `tap` of each window, its last pixel where the window is shorter.
+    fn tap(&self, tap: usize) -> Vec<u32> {
+        self.starts.iter().zip(&self.ends).map(|(start, end)| (start + tap).min(end - 1) as u32).collect()
+    }
+}
+
+pub(super) fn slow_max(windows: &Windows, x: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
+    let shape = windows.shape(x);
+    let row = |indices: Vec<u32>| Tensor::new(indices, x.device());
+    let mut best: Option<(Tensor, Tensor)> = None;
+    // Windows cut at the border see their last pixel again, which changes no maximum.
+    for (i, j) in (0..windows.k).flat_map(|i| (0..windows.k).map(move |j| (i, j))) {
+        let (lines, columns) = (windows.h.tap(i), windows.w.tap(j));
+        let position =
+            |line: &u32| columns.iter().map(|column| line * windows.w.pixels as u32 + column).collect();
+        let positions: Vec<u32> = lines.iter().flat_map(|line| -> Vec<u32> { position(line) }).collect();
+        let at = row(positions)?.reshape((1, 1, shape[2], shape[3]))?.broadcast_as(&shape)?.contiguous()?;
+        let value = x.index_select(&row(lines)?, 2)?.index_select(&row(columns)?, 3)?;
+        best = Some(match best {
+            None => (value, at),
+            Some((greatest, best)) => {
+                let enters = (value.ne(&value)? * greatest.eq(&greatest)?)?;
+                let wins = (value.gt(&greatest)? + enters)?;
+                (wins.where_cond(&value, &greatest)?, wins.where_cond(&at, &best)?)
+            }
+        });
+    }
+    best.ok_or_else(|| candle_core::Error::Msg("a window without taps".into()))
+}
+
+pub(super) fn slow_max_dx(dy: &Tensor, argmax: &Tensor, x_shape: &[usize]) -> candle_core::Result<Tensor> {
+    let planes = x_shape[0] * x_shape[1];
+    let zeros = Tensor::zeros((planes, x_shape[2] * x_shape[3]), dy.dtype(), dy.device())?;
+    let flat = |t: &Tensor| t.reshape((planes, ()));
+    zeros.scatter_add(&flat(argmax)?, &flat(dy)?, 1)?.reshape(x_shape)
+}
