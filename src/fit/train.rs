@@ -16,11 +16,11 @@ use crate::rng::Rng;
 ///
 /// | field | default | range | unit |
 /// |---|---|---|---|
-/// | `steps` | 400 | 1.. | weight updates |
+/// | `steps` | 300 | 1.. | weight updates |
 /// | `batch` | 64 | 2.. | images a step, half of them failures |
-/// | `rate` | 1e-3 | over 0 | learning rate of deployed tensors, falls by a cosine |
+/// | `rate` | 4e-3 | over 0 | learning rate of deployed tensors, falls by a cosine |
 /// | `new_rate` | 1e-2 | over 0 | learning rate of tensors that a search added |
-/// | `distill` | 1 | 0.. | weight of the deployed network's opinion on replay |
+/// | `distill` | 2 | 0.. | weight of the deployed network's opinion on replay |
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Weight updates.
@@ -37,7 +37,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { steps: 400, batch: 64, rate: 1e-3, new_rate: 1e-2, distill: 1.0 }
+        Self { steps: 300, batch: 64, rate: 4e-3, new_rate: 1e-2, distill: 2.0 }
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Lowered {
 /// [`crate::Error::Graph`] when a tensor is missing, [`crate::Error::Tensor`] when one has a
 /// shape that does not fit.
 pub fn lower(graph: &Graph, params: &Params) -> Result<Lowered> {
+    // A node that leads nowhere could end up last, where the output is read.
+    let graph = &graph.reaching(graph.output());
     let mut lowering = Lowering {
         graph: Graph::default(),
         params: Params::default(),
@@ -97,6 +99,7 @@ impl Lowering<'_> {
         let plain = |conv: &Conv2d| !conv.residual && conv.activation.is_none();
         let Some(value) = self.fusable(norm.inputs[0], plain) else { return Ok(None) };
         let conv = self.graph.nodes[value - 1].clone();
+        let has_bias = matches!(&conv.op, Op::Conv2d(conv) if conv.bias);
         let tensor = |suffix| self.source.get(&norm.param(suffix));
         let [weight, bias] = [tensor("weight")?, tensor("bias")?];
         let [mean, var] = [tensor("running_mean")?, tensor("running_var")?];
@@ -104,7 +107,7 @@ impl Lowering<'_> {
         let name = conv.param("weight");
         let weight = self.tensor(&name).map_or_else(|| self.source.get(&name), Ok)?;
         let weight = scaled(weight, &scale).during("folding a batch norm")?;
-        let bias = match self.tensor(&conv.param("bias")) {
+        let bias = match self.tensor(&conv.param("bias")).filter(|_| has_bias) {
             Some(bias) => ((bias * &scale).and_then(|b| b + shift)).during("folding a batch norm")?,
             None => shift,
         };

@@ -153,10 +153,11 @@ impl Conv2d {
         Window { k: self.k, stride: self.stride, padding: self.padding, dilation: self.dilation }
     }
 
-    /// Shape of the weight for `c` channels in: `[outputs, c / groups, k, k]`.
+    /// Shape of the weight for `c` channels in: `[outputs, c / groups, k, k]`; no groups, no
+    /// channels.
     #[must_use]
     pub fn weight_shape(&self, c: usize) -> Shape {
-        vec![self.outputs, c / self.groups, self.k, self.k]
+        vec![self.outputs, c.checked_div(self.groups).unwrap_or(0), self.k, self.k]
     }
 }
 

@@ -260,3 +260,91 @@ mod slow {
         dy.reshape((sizes.n, groups, sizes.conv.outputs / groups, oh * ow))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::graph::op::Activation;
+    use crate::kernels::check::*;
+    use crate::rng::Rng;
+
+    const ACTIVATIONS: [Option<Activation>; 6] = [
+        None,
+        Some(Activation::HardSwish),
+        Some(Activation::Relu),
+        Some(Activation::Relu6),
+        Some(Activation::Sigmoid),
+        Some(Activation::Silu),
+    ];
+
+    /// Dense, grouped and depthwise settings, and an input shape into which the window fits.
+    fn convolutions() -> impl Strategy<Value = (Conv2d, [usize; 4])> {
+        let windows = (1usize..=5, 1usize..=3, 0usize..=3, 1usize..=2);
+        // Groups, channels of a group in, channels of a group out.
+        let channels = (1usize..5, 1usize..4, 1usize..4);
+        let sizes = (1usize..=3, 0usize..9, 0usize..9);
+        let activation = prop::sample::select(&ACTIVATIONS[..]);
+        (windows, channels, sizes, activation).prop_map(|(window, (groups, c, o), (n, h, w), activation)| {
+            let (k, stride, padding, dilation) = window;
+            let conv =
+                Conv2d { padding, dilation, groups, activation, ..Conv2d::valid(groups * o, k, stride) };
+            let least = (dilation * (k - 1) + 1).saturating_sub(2 * padding).max(1);
+            (conv, [n, groups * c, least + h, least + w])
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn both_bodies_agree(
+            (conv, shape) in convolutions(),
+            has_bias in any::<bool>(),
+            has_residual in any::<bool>(),
+            seed in any::<u64>(),
+        ) {
+            let rng = &mut Rng::new(seed);
+            let w_shape = conv.weight_shape(shape[1]);
+            let sizes = Sizes::new(&conv, &shape, &w_shape).unwrap();
+            let shapes: [&[usize]; 5] = [&shape, &w_shape, &[conv.outputs], &sizes.y_shape(), &sizes.y_shape()];
+            let drawn = shapes.map(|shape| normal(shape, rng));
+            for dtype in REALS {
+                let [x, w, bias, residual, dy] = drawn.each_ref().map(|t| cast(t, dtype));
+                let bias = has_bias.then_some(&bias);
+                let epilogue = Epilogue { bias, residual: has_residual.then_some(&residual) };
+                let y = slow::forward(&sizes, &x, &w, epilogue).unwrap();
+                assert_close(&forward(&conv, &x, &w, epilogue).unwrap(), &y, CLOSE);
+                assert_close(&dx(&conv, &dy, &w, &shape).unwrap(), &slow::dx(&sizes, &dy, &w).unwrap(), CLOSE);
+                assert_close(&dw(&conv, &dy, &x).unwrap(), &slow::dw(&sizes, &dy, &x).unwrap(), CLOSE);
+                assert_close(&dbias(&dy).unwrap(), &dy.sum((0, 2, 3)).unwrap(), CLOSE);
+            }
+        }
+    }
+
+    /// 2 x 2 ones on 2 x 2 pixels with one pixel of padding: each output counts the pixels that
+    /// its window covers.
+    #[test]
+    fn a_window_of_ones_adds_up_what_it_covers() {
+        let conv = Conv2d { padding: 1, ..Conv2d::valid(1, 2, 1) };
+        let x = tensor(vec![1f32, 2.0, 3.0, 4.0], &[1, 1, 2, 2]).unwrap();
+        let w = tensor(vec![1f32; 4], &[1, 1, 2, 2]).unwrap();
+        let y = forward(&conv, &x, &w, Epilogue::default()).unwrap();
+        assert_eq!(values(&y), [1.0, 3.0, 2.0, 4.0, 10.0, 6.0, 3.0, 7.0, 4.0]);
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_told() {
+        let (x, w) = (normal(&[1, 4, 3, 3], &mut Rng::new(1)), normal(&[2, 4, 3, 3], &mut Rng::new(2)));
+        let refuse = |conv: Conv2d| forward(&conv, &x, &w, Epilogue::default()).unwrap_err().to_string();
+        let conv = Conv2d::valid(2, 3, 1);
+        assert_eq!(refuse(Conv2d { groups: 0, ..conv }), "node `conv2d`: 0 groups do not divide 4 channels");
+        assert_eq!(refuse(Conv2d { groups: 3, ..conv }), "node `conv2d`: 3 groups do not divide 4 channels");
+        let error = refuse(Conv2d { outputs: 3, ..conv });
+        assert_eq!(error, "node `conv2d`: weight [2, 4, 3, 3], expected [3, 4, 3, 3]");
+        assert!(dw(&Conv2d { groups: 0, ..conv }, &x, &x).is_err());
+        let error = refuse(Conv2d { dilation: 2, ..conv });
+        assert_eq!(error, "node `conv2d`: no window fits into 3 x 3 pixels");
+    }
+}

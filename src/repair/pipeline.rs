@@ -11,7 +11,7 @@ use super::batch_norm;
 use super::gate::{Evidence, Gate, Verdict};
 use super::patching::{Origin, deploy, difference};
 use super::sets::{Inputs, Split, prepare};
-use crate::data::Images;
+use crate::data::{Images, Normalize};
 use crate::error::{During, Error, Result};
 use crate::eval::{Change, Deployed};
 use crate::fit::samples::Store;
@@ -22,7 +22,7 @@ use crate::memory::cache::Precision;
 use crate::rng::Rng;
 use crate::search::bilevel::Data;
 use crate::search::candidate::CleanStatistics;
-use crate::search::discretize::Choice;
+use crate::search::discretize::{Choice, held_back_loss};
 use crate::search::{self, Genotype, search};
 use crate::storage::{Bytes, Patch, Storage};
 use crate::zoo::Model;
@@ -222,32 +222,43 @@ impl Repair<'_> {
         Ok((first, Some(ranking)))
     }
 
+    /// The network with its trained part, and the choices of a search.
     fn train(&self, start: &Deployed, level: &Level, progress: Progress) -> Result<(Deployed, Vec<Choice>)> {
         let site = Site::new(start, level.clone())?;
-        let normalize = start.normalize()?;
-        let samples = |images| Samples::new(&site, images, &normalize, self.store());
-        let split = &self.split;
-        let (failures, surrogates) = (samples(&split.failures)?, samples(&split.surrogates)?);
-        let replay = samples(&split.replay)?;
-        let training = Sets { failures: &failures, surrogates: Some(&surrogates), replay: &replay };
-        let mut rng = Rng::new(self.config.seed);
-        let mut settings = self.config.fit.clone();
-        let (mut part, mut choices) =
-            (Part::new(site.graph.clone(), site.params.clone(), &site.input)?, Vec::new());
-        if self.config.method == Method::Search {
-            let (failures, surrogates) = (samples(&split.held_failures)?, samples(&split.held_surrogates)?);
-            let held_replay = samples(&split.held_replay)?;
-            let validation =
-                Sets { failures: &failures, surrogates: Some(&surrogates), replay: &held_replay };
-            let clean = CleanStatistics::measure(&replay)?;
-            let data = Data { training, validation, clean: &clean };
-            let mut tell = |step, _| progress(Stage::Search, &level.to_string(), step);
-            (part, choices) = search(&site, data, (&self.config.search, &settings), &mut rng, &mut tell)?;
-            settings.steps -= self.config.search.steps;
+        let sets = Cached::new(&site, &self.split, (&start.normalize()?, self.store()))?;
+        let as_deployed = Part::new(site.graph.clone(), site.params.clone(), &site.input)?;
+        let weights = self.fit(&site, as_deployed, sets.training(), (self.config.fit.steps, progress))?;
+        if self.config.method == Method::Weights {
+            return Ok((place(start, &site, &weights)?, Vec::new()));
         }
-        let mut tell = |step, _| progress(Stage::Fit, &level.to_string(), step);
-        fit(&site, &mut part, training, (&settings, &mut rng), &mut tell)?;
-        Ok((place(start, &site, &part)?, choices))
+        let clean = CleanStatistics::measure(&sets.replay)?;
+        let data = Data { training: sets.training(), validation: sets.validation(), clean: &clean };
+        let mut rng = Rng::new(self.config.seed);
+        let mut tell = |step, _| progress(Stage::Search, &level.to_string(), step);
+        let (found, mut choices) =
+            search(&site, data, (&self.config.search, &self.config.fit), &mut rng, &mut tell)?;
+        let steps = self.config.fit.steps - self.config.search.steps;
+        let found = self.fit(&site, found, sets.training(), (steps, progress))?;
+        // An architecture stays only if it is worth more than the deployed one with as many steps.
+        let loss = |part: &Part| held_back_loss(&site, part, sets.validation());
+        if loss(&found)? < loss(&weights)? {
+            return Ok((place(start, &site, &found)?, choices));
+        }
+        choices.iter_mut().for_each(|choice| choice.chosen = None);
+        Ok((place(start, &site, &weights)?, choices))
+    }
+
+    fn fit(
+        &self,
+        site: &Site,
+        mut part: Part,
+        sets: Sets,
+        (steps, progress): (usize, Progress),
+    ) -> Result<Part> {
+        let config = fit::Config { steps, ..self.config.fit.clone() };
+        let mut tell = |step, _| progress(Stage::Fit, &site.level.to_string(), step);
+        fit(site, &mut part, sets, (&config, &mut Rng::new(self.config.seed)), &mut tell)?;
+        Ok(part)
     }
 
     /// Rounds, judges, and draws back until the gate is content; the last and mildest result
@@ -317,6 +328,42 @@ impl Repair<'_> {
             passes: Change::new(&before, &after, &labels),
             finite: true,
         })
+    }
+}
+
+/// The sets of a repair as the trained part sees them.
+struct Cached {
+    failures: Samples,
+    surrogates: Samples,
+    replay: Samples,
+    held_failures: Samples,
+    held_surrogates: Samples,
+    held_replay: Samples,
+}
+
+impl Cached {
+    fn new(site: &Site, split: &Split, (normalize, store): (&Normalize, Store)) -> Result<Self> {
+        let samples = |images| Samples::new(site, images, normalize, store);
+        Ok(Self {
+            failures: samples(&split.failures)?,
+            surrogates: samples(&split.surrogates)?,
+            replay: samples(&split.replay)?,
+            held_failures: samples(&split.held_failures)?,
+            held_surrogates: samples(&split.held_surrogates)?,
+            held_replay: samples(&split.held_replay)?,
+        })
+    }
+
+    fn training(&self) -> Sets<'_> {
+        Sets { failures: &self.failures, surrogates: Some(&self.surrogates), replay: &self.replay }
+    }
+
+    fn validation(&self) -> Sets<'_> {
+        Sets {
+            failures: &self.held_failures,
+            surrogates: Some(&self.held_surrogates),
+            replay: &self.held_replay,
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::rng::Rng;
 ///
 /// | field | default | range | unit |
 /// |---|---|---|---|
-/// | `steps` | 150 | 1.. | weight updates of the relaxed part |
+/// | `steps` | 100 | 1.. | weight updates of the relaxed part |
 /// | `choice_rate` | 0.01 | over 0, below 1 | learning rate of choice weights (Adam) |
 /// | `choice_every` | 3 | 1.. | weight updates between two of choice weights |
 /// | `patience` | 4 | 1.. | checks without a change of order that end a search |
@@ -43,7 +43,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { steps: 150, choice_rate: 0.01, choice_every: 3, patience: 4, max_growth: 2.0 }
+        Self { steps: 100, choice_rate: 0.01, choice_every: 3, patience: 4, max_growth: 2.0 }
     }
 }
 

@@ -42,14 +42,14 @@ pub fn discretize(
     validation: Sets,
     max_growth: f64,
 ) -> Result<(Part, Vec<Choice>)> {
-    let whole = loss(site, &part, validation)?;
+    let whole = held_back_loss(site, &part, validation)?;
     let mut choices = Vec::new();
     for position in &space.positions {
         let weights = probabilities(&part, &position.mix)?;
         let mut worth = Vec::new();
         for alternative in &position.alternatives {
             let without = Part { params: closed(&part.params, alternative)?, ..part.clone() };
-            worth.push((alternative.name.clone(), loss(site, &without, validation)? - whole));
+            worth.push((alternative.name.clone(), held_back_loss(site, &without, validation)? - whole));
         }
         choices.push(Choice { position: position.name.clone(), chosen: best(&worth), weights, worth });
     }
@@ -79,8 +79,13 @@ fn least_worthy(choices: &mut [Choice]) -> Option<&mut Choice> {
     choices.iter_mut().filter(|c| c.chosen.is_some()).min_by(|a, b| worth(a).total_cmp(&worth(b)))
 }
 
-/// Half the loss on replay, the other half on failures and their surrogates.
-fn loss(site: &Site, part: &Part, validation: Sets) -> Result<f64> {
+/// The loss a part is judged by: half that on replay, the other half on failures and their
+/// surrogates.
+///
+/// # Errors
+///
+/// [`crate::Error::File`] when a cache cannot be read.
+pub fn held_back_loss(site: &Site, part: &Part, validation: Sets) -> Result<f64> {
     let lowered = lower(&part.graph, &part.params)?;
     let mut failing = validation.failures.evaluate(site, &lowered)?.loss();
     if let Some(surrogates) = validation.surrogates {

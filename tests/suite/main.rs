@@ -1,0 +1,21 @@
+//! Everything that is tested from outside of the crate, one file a topic.
+//!
+//! - [`golden_operations`], [`golden_networks`]: the numbers of PyTorch.
+//! - [`gradients`]: every gradient against finite differences.
+//! - [`lowering`]: the same function in fewer nodes.
+//! - [`determinism`]: the same bytes on any number of threads.
+//! - [`errors`]: what failures say.
+//! - [`tree`]: what holds of the source itself.
+
+// Helpers of tests stand outside of the functions that clippy takes for tests.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+mod determinism;
+mod errors;
+mod golden_networks;
+mod golden_operations;
+mod gradients;
+mod lowering;
+mod random_graphs;
+mod support;
+mod tree;
