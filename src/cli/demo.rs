@@ -91,7 +91,7 @@ impl Demo {
         console.note(&format!("The base model is {}, digest {digest}", path.display()));
         console.note(&format!("Its images are now corrupted by {corruption}"));
         let sets = Sets::gather(&base.runner()?, corruption, global.seed)?;
-        let config = Config { seed: global.seed, ..Config::default() };
+        let config = settings(global.seed);
         let outcome = self.repair(&model, &sets, &config, console)?;
         if outcome.verdict.accepted {
             publish(&patch, &outcome.patch)?;
@@ -170,6 +170,15 @@ impl Sets {
         };
         Ok([change(&self.held_out[0])?, change(&self.held_out[1])?])
     }
+}
+
+/// The defaults of `repair` with about half of their steps, so that the story stays short.
+fn settings(seed: u64) -> Config {
+    let mut config = Config { seed, ..Config::default() };
+    config.localize.race_steps = 80;
+    config.search.steps = 60;
+    config.fit.steps = 180;
+    config
 }
 
 /// The images that the network gets wrong.

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use super::Site;
 use crate::data::{Images, Normalize};
 use crate::engine::infer::infer;
-use crate::error::{During, Result};
+use crate::error::{During, Error, Result};
 use crate::eval::deployed::{BATCH, greatest};
 use crate::graph::lower::{Lowered, lower};
 use crate::kernels::cross_entropy;
@@ -19,7 +19,8 @@ pub struct Samples {
     features: Cache,
     /// Class of each image.
     pub labels: Vec<usize>,
-    /// Class probabilities of the deployed network, `classes` for each image.
+    /// Class probabilities of the deployed network, `classes` for each image; empty where it was
+    /// not asked.
     pub teacher: Vec<f32>,
     /// Number of classes.
     pub classes: usize,
@@ -42,19 +43,38 @@ impl Samples {
     /// [`crate::Error::File`] when the cache cannot be written, [`crate::Error::Tensor`] when
     /// the device refuses.
     pub fn new(site: &Site, images: &Images, normalize: &Normalize, store: Store) -> Result<Self> {
+        Self::run(site, images, (normalize, store), |_| Ok(Vec::new()))
+    }
+
+    /// As [`Samples::new`], and asks the deployed network for its opinion.
+    ///
+    /// # Errors
+    ///
+    /// As [`Samples::new`].
+    pub fn taught(site: &Site, images: &Images, normalize: &Normalize, store: Store) -> Result<Self> {
         let deployed = lower(&site.graph, &site.params)?;
+        Self::run(site, images, (normalize, store), |x| {
+            let p = cross_entropy::softmax(&site.logits(&deployed, x)?)?;
+            p.flatten_all().and_then(|p| p.to_vec1::<f32>()).during("reading logits")
+        })
+    }
+
+    fn run(
+        site: &Site,
+        images: &Images,
+        (normalize, store): (&Normalize, Store),
+        opinion: impl Fn(&Tensor) -> Result<Vec<f32>>,
+    ) -> Result<Self> {
         let mut features = Cache::create(store.folder, &site.input, store.precision)?;
         let mut teacher = Vec::new();
         let all: Vec<usize> = (0..images.len()).collect();
         for batch in all.chunks(BATCH) {
             let x = infer(&site.prefix.graph, &site.prefix.params, &images.batch(batch, normalize)?)?;
             features.push(&x)?;
-            let p = cross_entropy::softmax(&site.logits(&deployed, &x)?)?;
-            teacher.extend(p.flatten_all().and_then(|p| p.to_vec1::<f32>()).during("reading logits")?);
+            teacher.extend(opinion(&x)?);
         }
         features.finish()?;
-        let classes = teacher.len() / images.len().max(1);
-        Ok(Self { features, labels: images.targets(), teacher, classes })
+        Ok(Self { features, labels: images.targets(), teacher, classes: site.classes })
     }
 
     /// How many images there are.
@@ -109,16 +129,20 @@ impl Samples {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Tensor`] when the tensor cannot be made.
+    /// [`crate::Error::Graph`] when the deployed network was not asked and `distill` is over 0.
     pub fn targets(&self, indices: &[usize], distill: f64) -> Result<Tensor> {
+        if distill > 0.0 && self.teacher.is_empty() {
+            let problem = "the deployed network was not asked for its opinion".into();
+            return Err(Error::Graph { node: "samples".into(), problem });
+        }
         let (share, distilled) = ((1.0 / (1.0 + distill)) as f32, (distill / (1.0 + distill)) as f32);
-        let mut rows = Vec::with_capacity(indices.len() * self.classes);
-        for &i in indices {
-            let teacher = &self.teacher[i * self.classes..][..self.classes];
-            let label = self.labels[i];
-            rows.extend(
-                teacher.iter().enumerate().map(|(c, t)| distilled * t + if c == label { share } else { 0.0 }),
-            );
+        let mut rows = vec![0.0; indices.len() * self.classes];
+        for (row, &i) in rows.chunks_exact_mut(self.classes).zip(indices) {
+            if distill > 0.0 {
+                let teacher = &self.teacher[i * self.classes..][..self.classes];
+                row.iter_mut().zip(teacher).for_each(|(p, t)| *p = distilled * t);
+            }
+            row[self.labels[i]] += share;
         }
         crate::kernels::tensor(rows, &[indices.len(), self.classes])
     }

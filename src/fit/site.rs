@@ -86,6 +86,8 @@ pub struct Site {
     pub input: Shape,
     /// Everything behind it, lowered.
     pub suffix: Lowered,
+    /// Classes of the network.
+    pub classes: usize,
 }
 
 impl Site {
@@ -105,6 +107,7 @@ impl Site {
             prefix: lower(&network.joined(0..parts.start), params)?,
             suffix: lower(&network.joined(parts.end..network.parts.len()), params)?,
             params: params.of(&graph, &input)?,
+            classes: network.classes,
             level,
             parts,
             graph,

@@ -109,12 +109,10 @@ fn trial(
 ) -> Result<Trial> {
     let site = Site::new(deployed, Level::Block(block.into()))?;
     let normalize = deployed.normalize()?;
-    let samples = |images: &Images| {
-        let few: Vec<usize> = (0..images.len().min(IMAGES)).collect();
-        Samples::new(&site, &images.subset(&few), &normalize, store)
-    };
-    let (failures, surrogates, replay) =
-        (samples(field.failures)?, samples(field.surrogates)?, samples(field.replay)?);
+    let few = |images: &Images| images.subset(&(0..images.len().min(IMAGES)).collect::<Vec<_>>());
+    let samples = |images| Samples::new(&site, &few(images), &normalize, store);
+    let (failures, surrogates) = (samples(field.failures)?, samples(field.surrogates)?);
+    let replay = Samples::taught(&site, &few(field.replay), &normalize, store)?;
     // The same seed for all: every trial sees the same batches.
     let mut rng = Rng::new(seed);
     let mut part = space::trial(&site, &CleanStatistics::measure(&replay)?, &mut rng)?;

@@ -123,7 +123,7 @@ impl Cached {
         Ok(Self {
             failures: samples(&split.failures)?,
             surrogates: samples(&split.surrogates)?,
-            replay: samples(&split.replay)?,
+            replay: Samples::taught(site, &split.replay, normalize, store)?,
             held_failures: samples(&split.held_failures)?,
             held_surrogates: samples(&split.held_surrogates)?,
             held_replay: samples(&split.held_replay)?,

@@ -54,7 +54,7 @@ fn fitted(block: &str) -> Params {
     let deployed = network();
     let site = Site::new(&deployed, Level::Block(block.into())).unwrap();
     let store = Store { folder: &std::env::temp_dir(), precision: Precision::F16 };
-    let samples = |images| Samples::new(&site, &images, &deployed.normalize().unwrap(), store).unwrap();
+    let samples = |images| Samples::taught(&site, &images, &deployed.normalize().unwrap(), store).unwrap();
     let (failures, replay) = (samples(noise(20, 1)), samples(noise(30, 2)));
     let mut part = Part::new(site.graph.clone(), site.params.clone(), &site.input).unwrap();
     let config = Config { steps: 4, batch: 24, ..Config::default() };
