@@ -50,8 +50,8 @@ macro_rules! shipped {
 macro_rules! sample {
     ($name:literal) => {
         idx::decode(
-            shipped!("fashion-sample/", $name, "-images-idx3-ubyte.gz"),
-            shipped!("fashion-sample/", $name, "-labels-idx1-ubyte.gz"),
+            shipped!("fashion-sample/", $name, "/images-idx3-ubyte.gz"),
+            shipped!("fashion-sample/", $name, "/labels-idx1-ubyte.gz"),
             Path::new(concat!($name, " images of this program")),
         )
     };

@@ -1,0 +1,7 @@
+//! The program as a user meets it: its output, its exit status, and what it leaves behind.
+
+mod bad_input;
+mod kill;
+mod output;
+mod repeat;
+mod support;
