@@ -22,7 +22,7 @@ impl Table {
         rows.load_style(TableStyle::new().header_separator(LineStyle::none().fill('-').junction('-')));
         rows.set_header(headings.to_vec());
         for (i, column) in rows.column_iter_mut().enumerate() {
-            column.set_padding((0, if i + 1 < headings.len() { 2 } else { 0 }));
+            column.set_padding((0, if i + 1 < headings.len() { 1 } else { 0 }));
             column.set_cell_alignment(if i == 0 { CellAlignment::Left } else { CellAlignment::Right });
         }
         Self { rows, legend: Vec::new() }
