@@ -33,12 +33,8 @@ struct Arguments {
     corrupted: Vec<PathBuf>,
     #[arg(long, value_delimiter = ',', default_value = "0,1,2")]
     seeds: Vec<u64>,
-    /// Rows to run: auto, weights, network, last-layer, first, first-weights
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "auto,weights,network,last-layer,first,first-weights"
-    )]
+    /// Rows to run: auto, weights, network, last-layer, first, batch-norm, localize
+    #[arg(long, value_delimiter = ',', default_value = "auto,weights,network,last-layer,first")]
     rows: Vec<String>,
     /// Block of the rows `auto` and `weights` instead of the localized one
     #[arg(long)]
@@ -65,20 +61,21 @@ fn main() {
     println!(
         "corruption        seed row            block      ungated corrupted/clean  gated corrupted/clean   fixed broken  seconds  genotype"
     );
-    for folder in &arguments.corrupted {
+    let fields = arguments.corrupted.iter().map(|folder| {
         let corrupted = data::open(folder, "corrupted").unwrap();
         let (first, second): (Vec<usize>, Vec<usize>) = (0..corrupted.len()).partition(|&i| i < FIELD);
-        let field = Field {
+        Field {
             name: folder.file_name().unwrap().to_string_lossy().into_owned(),
             model: Model::open(&arguments.model, &Overrides::default()).unwrap(),
             pool: corrupted.subset(&first),
             train: train.clone(),
             held_corrupted: corrupted.subset(&second),
             held_clean: test.subset(&second),
-        };
-        for &seed in &arguments.seeds {
-            field.run(seed, &arguments);
         }
+    });
+    let fields: Vec<Field> = fields.collect();
+    for &seed in &arguments.seeds {
+        fields.iter().for_each(|field| field.run(seed, &arguments));
     }
 }
 
@@ -106,7 +103,7 @@ impl Field {
                 "network" => (Target::Fixed(Level::Network), Method::Weights),
                 "last-layer" => (Target::Fixed(Level::LastLayer), Method::Weights),
                 "first" => (at(&first), Method::Search),
-                "first-weights" => (at(&first), Method::Weights),
+                "localize" => (Target::Auto, Method::Weights),
                 "batch-norm" => (Target::Auto, Method::BatchNorm),
                 other => panic!("unknown row {other}"),
             };
@@ -119,6 +116,13 @@ impl Field {
                 "last-layer" => 5e-3,
                 _ => config.fit.rate,
             };
+            if row == "localize" {
+                config.fit.steps = 1;
+            }
+            if row == "first" && block.as_deref() == Some(&first) {
+                println!("{:<18}{seed:<5}{row:<15}{first:<11}as auto", self.name);
+                continue;
+            }
             let start = Instant::now();
             let outcome = repair(&self.model, inputs, &config, &mut |_, _, _| {}).unwrap();
             if let Some(ranking) = outcome.ranking.as_ref().filter(|_| std::env::var("RANKING").is_ok()) {

@@ -33,11 +33,12 @@ pub(super) struct Eval {
 impl Eval {
     pub(super) fn run(&self, global: &Global, console: &Console) -> Result<u8> {
         let corruptions = corruptions(&self.corruption)?;
-        let base = self.base.deploy(None)?.deployed;
+        let device = global.device.open()?;
+        let base = self.base.deploy(None)?.deployed.on(&device)?;
         let data = images(&self.data, "evaluation", &base.network)?;
         base.check(&data)?;
         let patched = match &self.patch {
-            Some(patch) => Some(self.base.deploy(Some(patch))?.deployed.runner()?),
+            Some(patch) => Some(self.base.deploy(Some(patch))?.deployed.on(&device)?.runner()?),
             None => None,
         };
         let runners = (base.runner()?, patched);

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::base::Base;
-use super::{Console, picture};
+use super::{Console, Global, picture};
 use crate::error::{During, Error, Result};
 use crate::eval::deployed::BATCH;
 use crate::graph::Network;
@@ -35,12 +35,12 @@ pub(super) struct Infer {
 type Likely = (usize, f32);
 
 impl Infer {
-    pub(super) fn run(&self, console: &Console) -> Result<u8> {
+    pub(super) fn run(&self, global: &Global, console: &Console) -> Result<u8> {
         if self.top == 0 {
             return Err(Error::Config { field: "top", got: "0".into(), want: "at least 1".into() });
         }
         let deployed = self.base.deploy(self.patch.as_deref())?.deployed;
-        let runner = deployed.runner()?;
+        let runner = deployed.on(&global.device.open()?)?.runner()?;
         let shape = [0, 1, 2].map(|i| deployed.network.input.shape[i]);
         let mut likely: Vec<Vec<Likely>> = Vec::new();
         for files in self.image.chunks(BATCH) {

@@ -97,6 +97,11 @@ pub fn run(cli: &Cli) -> u8 {
 fn dispatch(cli: &Cli, console: &Console) -> Result<u8> {
     // A device that is not there is an error before any work.
     cli.global.device.open()?;
+    let on_any_device = matches!(cli.command, Command::Eval(_) | Command::Infer(_));
+    if !on_any_device && cli.global.device != DeviceChoice::Cpu {
+        let want = "cpu; only infer and eval compute on other devices so far".into();
+        return Err(Error::Config { field: "device", got: cli.global.device.to_string(), want });
+    }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(cli.global.threads).build();
     let pool = pool.map_err(|error| Error::Config {
         field: "threads",
@@ -107,7 +112,7 @@ fn dispatch(cli: &Cli, console: &Console) -> Result<u8> {
         Command::Demo(demo) => demo.run(&cli.global, console),
         Command::Eval(eval) => eval.run(&cli.global, console),
         Command::Export(export) => export.run(console),
-        Command::Infer(infer) => infer.run(console),
+        Command::Infer(infer) => infer.run(&cli.global, console),
         Command::Inspect(inspect) => inspect.run(console),
         Command::Localize(localize) => localize.run(&cli.global, console),
         Command::Repair(repair) => repair.run(&cli.global, console),

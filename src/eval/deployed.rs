@@ -1,6 +1,6 @@
 //! A network with its weights, ready to run.
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 
 use crate::data::{Images, Normalize};
 use crate::engine::infer::infer;
@@ -31,6 +31,15 @@ impl Deployed {
         Ok(Runner { lowered: lower(&whole, &self.params)?, normalize: self.normalize()? })
     }
 
+    /// The same network with its tensors on `device`: what runs it, runs there.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Tensor`] when the device refuses.
+    pub fn on(&self, device: &Device) -> Result<Self> {
+        Ok(Self { network: self.network.clone(), params: self.params.to(device, DType::F32)? })
+    }
+
     /// How pixels become the network's input.
     ///
     /// # Errors
@@ -59,13 +68,14 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Logits `[n, classes]` of `x` `[n, c, h, w]`, already normalized.
+    /// Logits `[n, classes]` of `x` `[n, c, h, w]`, already normalized, on the network's device.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Tensor`] when the device refuses.
     pub fn run(&self, x: &Tensor) -> Result<Tensor> {
-        infer(&self.lowered.graph, &self.lowered.params, x)
+        let device = self.lowered.params.iter().next().map_or(&Device::Cpu, |(_, tensor)| tensor.device());
+        infer(&self.lowered.graph, &self.lowered.params, &x.to_device(device).during("moving images")?)
     }
 
     /// Logits `[n, classes]` of a set, a batch at a time.
@@ -106,8 +116,6 @@ pub fn greatest(logits: &Tensor) -> Result<Vec<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
 
     #[test]

@@ -20,7 +20,7 @@ use crate::rng::Rng;
 /// | `batch` | 64 | 2.. | images a step, half of them failures |
 /// | `rate` | 4e-3 | over 0 | learning rate of deployed tensors, falls by a cosine |
 /// | `new_rate` | 1e-2 | over 0 | learning rate of tensors that a search added |
-/// | `distill` | 2 | 0.. | weight of the deployed network's opinion on replay |
+/// | `distill` | 3 | 0.. | weight of the deployed network's opinion on replay |
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Weight updates.
@@ -37,7 +37,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { steps: 300, batch: 64, rate: 4e-3, new_rate: 1e-2, distill: 2.0 }
+        Self { steps: 300, batch: 64, rate: 4e-3, new_rate: 1e-2, distill: 3.0 }
     }
 }
 

@@ -3,17 +3,19 @@
 //! Zoo models, repaired blocks, search spaces and lowered networks are all [`Graph`]s, so
 //! everything that reads a graph (engine, planner, patch, exporter) works on all of them.
 //!
-//! Reading order: [`op`], this file, [`network`], [`lower`].
+//! Reading order: [`op`], [`shape`], this file, [`network`], [`lower`].
 
 pub mod lower;
 pub mod network;
 pub mod op;
 pub mod params;
+pub mod shape;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use op::{Op, Param, Shape, elements};
+use op::{Op, Shape, elements};
+use shape::Param;
 
 pub use network::{Network, Part};
 pub use params::Params;

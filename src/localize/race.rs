@@ -1,7 +1,7 @@
 //! Short trial repairs: each candidate block is trained for a few steps on some of the failures
 //! and judged on the others, on surrogates and on replay (see [`crate::data::transfer`]).
 //!
-//! Two rounds (successive halving, Jamieson and Talwalkar 2016): all candidates for a third of
+//! Two rounds (successive halving, Jamieson and Talwalkar 2016): all candidates for half of
 //! the steps, then the best three from the start for all of them. What a block is worth is its
 //! loss on all three; a loss tells apart what a handful of
 //! right and wrong answers cannot.
@@ -85,7 +85,7 @@ pub fn race(
     (config, store, seed): (&fit::Config, Store, u64),
     progress: &mut dyn FnMut(&str, usize),
 ) -> Result<Vec<Trial>> {
-    let first = fit::Config { steps: config.steps.div_ceil(3), ..config.clone() };
+    let first = fit::Config { steps: config.steps.div_ceil(2), ..config.clone() };
     let mut trials = Vec::new();
     for block in blocks {
         trials.push(trial(deployed, field, block, (&first, store, seed), progress)?);

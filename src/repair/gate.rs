@@ -28,6 +28,9 @@ pub struct Gate {
     pub max_p: f64,
 }
 
+/// What differences of shares may be off by.
+const ROUNDING: f64 = 1e-9;
+
 /// Classes with fewer images say nothing about themselves.
 pub const CLASS_IMAGES: usize = 20;
 
@@ -109,7 +112,7 @@ impl Gate {
             percent(drop),
             percent(self.max_drop)
         );
-        rule(drop <= self.max_drop, text);
+        rule(drop <= self.max_drop + ROUNDING, text);
         let broken = passes.break_rate();
         let text = format!(
             "{:.2} % of passes broken, at most {:.2} % allowed",
@@ -124,7 +127,7 @@ impl Gate {
                 percent(drop),
                 percent(self.max_class_drop)
             );
-            rule(drop <= self.max_class_drop, text);
+            rule(drop <= self.max_class_drop + ROUNDING, text);
         }
         let p_value = crate::eval::mcnemar(failures.fixed + passes.fixed, failures.broken + passes.broken);
         let better = failures.fixed + passes.fixed > failures.broken + passes.broken;

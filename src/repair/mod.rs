@@ -13,11 +13,13 @@
 //! Reading order: [`pipeline`], [`gate`], [`sets`].
 
 pub mod batch_norm;
+pub mod config;
 pub mod gate;
 pub mod patching;
 pub mod pipeline;
 pub mod sets;
 
+pub use config::{Config, Method, Target};
 pub use gate::{Gate, Verdict};
-pub use pipeline::{Config, Method, Outcome, Target, repair};
+pub use pipeline::{Outcome, repair};
 pub use sets::Inputs;

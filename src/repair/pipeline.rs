@@ -1,21 +1,19 @@
 //! The repair itself, from images to a judged patch.
 
-use std::fmt;
-use std::str::FromStr;
-
 use candle_core::Tensor;
 use serde::Serialize;
 use serde_json::json;
 
 use super::batch_norm;
-use super::gate::{Evidence, Gate, Verdict};
+use super::config::{Config, Method, Target};
+use super::gate::{Evidence, Verdict};
 use super::patching::{Origin, deploy, difference};
-use super::sets::{Inputs, Split, prepare};
-use crate::data::{Images, Normalize};
+use super::sets::{Cached, Inputs, Split, prepare};
+use crate::data::Images;
 use crate::error::{During, Error, Result};
 use crate::eval::{Change, Deployed};
 use crate::fit::samples::Store;
-use crate::fit::{self, Level, Part, Samples, Sets, Site, fit};
+use crate::fit::{self, Level, Part, Sets, Site, fit};
 use crate::graph::Params;
 use crate::localize::{self, Ranking, localize};
 use crate::memory::cache::Precision;
@@ -23,99 +21,9 @@ use crate::rng::Rng;
 use crate::search::bilevel::Data;
 use crate::search::candidate::CleanStatistics;
 use crate::search::discretize::{Choice, held_back_loss};
-use crate::search::{self, Genotype, search};
+use crate::search::{Genotype, search};
 use crate::storage::{Bytes, Patch, Storage};
 use crate::zoo::Model;
-
-/// How a part is changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Method {
-    /// Batch-norm statistics alone.
-    BatchNorm,
-    /// Architecture and weights.
-    #[default]
-    Search,
-    /// Weights alone.
-    Weights,
-}
-
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Self::BatchNorm => "batch-norm",
-            Self::Search => "search",
-            Self::Weights => "weights",
-        })
-    }
-}
-
-impl FromStr for Method {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let all = [Self::BatchNorm, Self::Search, Self::Weights];
-        all.into_iter().find(|method| method.to_string() == text).ok_or_else(|| Error::UnknownName {
-            kind: "method",
-            got: text.into(),
-            known: "batch-norm, search, weights".into(),
-        })
-    }
-}
-
-/// Where a repair happens.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Target {
-    /// At the block that localization puts first.
-    #[default]
-    Auto,
-    /// Here.
-    Fixed(Level),
-}
-
-impl FromStr for Target {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::Fixed) }
-    }
-}
-
-/// Everything that can be set about a repair.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Config {
-    /// Where.
-    pub target: Target,
-    /// How.
-    pub method: Method,
-    /// Localization, for [`Target::Auto`].
-    pub localize: localize::Config,
-    /// Search, for [`Method::Search`].
-    pub search: search::Config,
-    /// Training; its steps include those of a search.
-    pub fit: fit::Config,
-    /// Acceptance.
-    pub gate: Gate,
-    /// Starts every random draw.
-    pub seed: u64,
-}
-
-impl Config {
-    /// Checks every range.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] naming the first field that is outside.
-    pub fn check(&self) -> Result<()> {
-        self.fit.check()?;
-        self.search.check()?;
-        self.gate.check()?;
-        if self.method == Method::Search && self.search.steps >= self.fit.steps {
-            let want = format!("more than the {} steps of the search", self.search.steps);
-            return Err(Error::Config { field: "steps", got: self.fit.steps.to_string(), want });
-        }
-        Ok(())
-    }
-}
 
 /// What a repair came to.
 #[derive(Clone, Debug)]
@@ -328,42 +236,6 @@ impl Repair<'_> {
             passes: Change::new(&before, &after, &labels),
             finite: true,
         })
-    }
-}
-
-/// The sets of a repair as the trained part sees them.
-struct Cached {
-    failures: Samples,
-    surrogates: Samples,
-    replay: Samples,
-    held_failures: Samples,
-    held_surrogates: Samples,
-    held_replay: Samples,
-}
-
-impl Cached {
-    fn new(site: &Site, split: &Split, (normalize, store): (&Normalize, Store)) -> Result<Self> {
-        let samples = |images| Samples::new(site, images, normalize, store);
-        Ok(Self {
-            failures: samples(&split.failures)?,
-            surrogates: samples(&split.surrogates)?,
-            replay: samples(&split.replay)?,
-            held_failures: samples(&split.held_failures)?,
-            held_surrogates: samples(&split.held_surrogates)?,
-            held_replay: samples(&split.held_replay)?,
-        })
-    }
-
-    fn training(&self) -> Sets<'_> {
-        Sets { failures: &self.failures, surrogates: Some(&self.surrogates), replay: &self.replay }
-    }
-
-    fn validation(&self) -> Sets<'_> {
-        Sets {
-            failures: &self.held_failures,
-            surrogates: Some(&self.held_surrogates),
-            replay: &self.held_replay,
-        }
     }
 }
 

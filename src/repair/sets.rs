@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use crate::data::Images;
 use crate::data::split::split;
 use crate::data::transfer::Transfer;
+use crate::data::{Images, Normalize};
 use crate::error::{Error, Result};
 use crate::eval::Deployed;
+use crate::fit::samples::Store;
+use crate::fit::{Samples, Sets, Site};
 use crate::localize::race::Field;
 use crate::rng::Rng;
 
@@ -103,4 +105,40 @@ fn halves(field: &'static str, images: &Images, most: usize, rng: &mut Rng) -> R
     let held = ((n as f64 * HELD).round() as usize).clamp(1, most);
     let parts = split(n, &[n - held, held], rng)?;
     Ok([images.subset(&parts[0]), images.subset(&parts[1])])
+}
+
+/// The sets of a repair as the trained part sees them.
+pub(super) struct Cached {
+    pub(super) failures: Samples,
+    surrogates: Samples,
+    pub(super) replay: Samples,
+    held_failures: Samples,
+    held_surrogates: Samples,
+    held_replay: Samples,
+}
+
+impl Cached {
+    pub(super) fn new(site: &Site, split: &Split, (normalize, store): (&Normalize, Store)) -> Result<Self> {
+        let samples = |images| Samples::new(site, images, normalize, store);
+        Ok(Self {
+            failures: samples(&split.failures)?,
+            surrogates: samples(&split.surrogates)?,
+            replay: samples(&split.replay)?,
+            held_failures: samples(&split.held_failures)?,
+            held_surrogates: samples(&split.held_surrogates)?,
+            held_replay: samples(&split.held_replay)?,
+        })
+    }
+
+    pub(super) fn training(&self) -> Sets<'_> {
+        Sets { failures: &self.failures, surrogates: Some(&self.surrogates), replay: &self.replay }
+    }
+
+    pub(super) fn validation(&self) -> Sets<'_> {
+        Sets {
+            failures: &self.held_failures,
+            surrogates: Some(&self.held_surrogates),
+            replay: &self.held_replay,
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Small random graphs that hold every operation: a stem, joined branches, a squeeze, a head.
 
-use archrepair::graph::op::{Activation, Conv2d, Op, Param, Pool, Shape};
+use archrepair::graph::op::{Activation, Conv2d, Op, Pool, Shape};
+use archrepair::graph::shape::Param;
 use archrepair::graph::{Graph, INPUT, Params, Value};
 use archrepair::rng::Rng;
 use candle_core::Tensor;

@@ -1,0 +1,99 @@
+//! Everything that can be set about a repair.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::gate::Gate;
+use crate::error::{Error, Result};
+use crate::fit::{self, Level};
+use crate::{localize, search};
+
+/// How a part is changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// Batch-norm statistics alone.
+    BatchNorm,
+    /// Architecture and weights.
+    #[default]
+    Search,
+    /// Weights alone.
+    Weights,
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::BatchNorm => "batch-norm",
+            Self::Search => "search",
+            Self::Weights => "weights",
+        })
+    }
+}
+
+impl FromStr for Method {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let all = [Self::BatchNorm, Self::Search, Self::Weights];
+        all.into_iter().find(|method| method.to_string() == text).ok_or_else(|| Error::UnknownName {
+            kind: "method",
+            got: text.into(),
+            known: "batch-norm, search, weights".into(),
+        })
+    }
+}
+
+/// Where a repair happens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// At the block that localization puts first.
+    #[default]
+    Auto,
+    /// Here.
+    Fixed(Level),
+}
+
+impl FromStr for Target {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::Fixed) }
+    }
+}
+
+/// Everything that can be set about a repair.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// Where.
+    pub target: Target,
+    /// How.
+    pub method: Method,
+    /// Localization, for [`Target::Auto`].
+    pub localize: localize::Config,
+    /// Search, for [`Method::Search`].
+    pub search: search::Config,
+    /// Training; its steps include those of a search.
+    pub fit: fit::Config,
+    /// Acceptance.
+    pub gate: Gate,
+    /// Starts every random draw.
+    pub seed: u64,
+}
+
+impl Config {
+    /// Checks every range.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] naming the first field that is outside.
+    pub fn check(&self) -> Result<()> {
+        self.fit.check()?;
+        self.search.check()?;
+        self.gate.check()?;
+        if self.method == Method::Search && self.search.steps >= self.fit.steps {
+            let want = format!("more than the {} steps of the search", self.search.steps);
+            return Err(Error::Config { field: "steps", got: self.fit.steps.to_string(), want });
+        }
+        Ok(())
+    }
+}
