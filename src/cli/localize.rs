@@ -54,6 +54,7 @@ impl Sets {
 
 /// How blocks are ranked.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "How to localize")]
 pub(super) struct Race {
     /// Suspiciousness of a neuron: ochiai, tarantula or dstar
     #[arg(long, default_value = "ochiai")]

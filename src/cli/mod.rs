@@ -48,16 +48,22 @@ pub struct Cli {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Global {
     /// Print one JSON object instead of text
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Common to all tasks")]
     json: bool,
     /// Seed of every random draw; the same seed gives the same bytes
-    #[arg(long, global = true, default_value_t = 0, value_name = "N")]
+    #[arg(long, global = true, help_heading = "Common to all tasks", default_value_t = 0, value_name = "N")]
     seed: u64,
     /// Threads to use, 0 for all cores; results do not depend on it
-    #[arg(long, global = true, default_value_t = 0, value_name = "N")]
+    #[arg(long, global = true, help_heading = "Common to all tasks", default_value_t = 0, value_name = "N")]
     threads: usize,
     /// Where to compute: cpu, cuda[:N] or metal[:N]
-    #[arg(long, global = true, default_value = "cpu", value_name = "DEVICE")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Common to all tasks",
+        default_value = "cpu",
+        value_name = "DEVICE"
+    )]
     device: DeviceChoice,
 }
 

@@ -45,6 +45,7 @@ pub(super) struct Repair {
 
 /// Where and how to repair.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "How to repair")]
 struct How {
     /// What is changed: search (architecture and weights), weights, or batch-norm
     #[arg(long, default_value = "search")]
@@ -72,6 +73,7 @@ struct How {
 
 /// What the gate judges on, and its limits.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "The gate")]
 struct Guard {
     /// Failures that only the gate sees [default: a fifth of --failures, held back]
     #[arg(long, value_name = "DATA", requires = "guard_passes")]
@@ -171,6 +173,5 @@ fn usual_rate(target: &Target) -> f64 {
 /// Steps of each stage, for the progress bars.
 pub(super) fn steps(config: &Config) -> Steps {
     let search = if config.method == Method::Search { config.search.steps } else { 0 };
-    let fit = config.fit.steps.saturating_sub(search);
-    Steps { localize: Steps::of_race(&config.localize), search, fit }
+    Steps { localize: Steps::of_race(&config.localize), search, fit: config.fit.steps }
 }

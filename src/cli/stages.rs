@@ -12,10 +12,11 @@ pub(super) struct Stages<'a> {
     console: &'a Console,
     steps: Steps,
     stage: Option<Stage>,
+    searched: bool,
     bar: ProgressBar,
 }
 
-/// Steps of each stage.
+/// Steps of each stage; those of `fit` include those of `search`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Steps {
     pub(super) localize: usize,
@@ -32,7 +33,7 @@ impl Steps {
 
 impl<'a> Stages<'a> {
     pub(super) fn new(console: &'a Console, steps: Steps) -> Self {
-        Self { console, steps, stage: None, bar: ProgressBar::hidden() }
+        Self { console, steps, stage: None, searched: false, bar: ProgressBar::hidden() }
     }
 
     /// A step is done; a new stage gets a line and a bar of its own.
@@ -51,15 +52,23 @@ impl<'a> Stages<'a> {
 
     fn begin(&mut self, stage: Stage, what: &str) {
         self.bar.finish_and_clear();
+        self.searched |= stage == Stage::Search;
         let (steps, title) = match stage {
             Stage::Localize => (self.steps.localize, "looking for the block to repair".to_owned()),
             Stage::Search => (self.steps.search, format!("searching {what}")),
-            Stage::Fit => (self.steps.fit, format!("training {what}")),
+            Stage::Fit => (self.fit_steps(), format!("training {what}")),
             Stage::Judge => (1, format!("judging on the {what}")),
         };
         self.console.note(&title);
         self.bar = self.console.bar(steps, &title);
         self.stage = Some(stage);
+    }
+}
+
+impl Stages<'_> {
+    /// What a search found has had some of its steps already.
+    fn fit_steps(&self) -> usize {
+        self.steps.fit.saturating_sub(if self.searched { self.steps.search } else { 0 })
     }
 }
 

@@ -22,7 +22,7 @@ impl Table {
         rows.load_style(TableStyle::new().header_separator(LineStyle::none().fill('-').junction('-')));
         rows.set_header(headings.to_vec());
         for (i, column) in rows.column_iter_mut().enumerate() {
-            column.set_padding((0, 2));
+            column.set_padding((0, if i + 1 < headings.len() { 1 } else { 0 }));
             column.set_cell_alignment(if i == 0 { CellAlignment::Left } else { CellAlignment::Right });
         }
         Self { rows, legend: Vec::new() }
@@ -88,7 +88,7 @@ mod tests {
         table.row(["stem".into(), "144".into()]);
         table.row(["layer1.0".into(), "9".into()]);
         let want =
-            "part      bytes\n-----------------\nstem        144\nlayer1.0      9\n  bytes  in the file\n";
+            "part      bytes\n---------------\nstem        144\nlayer1.0      9\n  bytes  in the file\n";
         assert_eq!(table.to_string(), want);
     }
 

@@ -1,0 +1,9 @@
+//! The program as a user meets it: its output, its exit status, and what it leaves behind.
+
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod kill;
+mod output;
+mod repeat;
+mod support;
