@@ -58,7 +58,7 @@ fn fitted(block: &str) -> Params {
     let (failures, replay) = (samples(noise(20, 1)), samples(noise(30, 2)));
     let mut part = Part::new(site.graph.clone(), site.params.clone(), &site.input).unwrap();
     let config = Config { steps: 4, batch: 24, ..Config::default() };
-    let sets = Sets { failures: &failures, replay: &replay };
+    let sets = Sets { failures: &failures, surrogates: None, replay: &replay };
     fit(&site, &mut part, sets, (&config, &mut Rng::new(3)), &mut |_, _| {}).unwrap();
     part.params
 }
