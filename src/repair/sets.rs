@@ -126,7 +126,7 @@ impl Cached {
             replay: Samples::taught(site, &split.replay, normalize, store)?,
             held_failures: samples(&split.held_failures)?,
             held_surrogates: samples(&split.held_surrogates)?,
-            held_replay: samples(&split.held_replay)?,
+            held_replay: Samples::taught(site, &split.held_replay, normalize, store)?,
         })
     }
 
