@@ -234,7 +234,6 @@ impl Repair<'_> {
             failures: Change::new(&old.classes(failures)?, &new.classes(failures)?, &failures.targets()),
             classes: (0..self.base.network.classes).map(of_class).collect(),
             passes: Change::new(&before, &after, &labels),
-            finite: true,
         })
     }
 }
