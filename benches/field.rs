@@ -9,6 +9,8 @@
 //! holds back with a fifth of the failures. Each CORRUPTED is a folder with the 10,000 test
 //! images in order.
 
+#![allow(clippy::unwrap_used)] // a bench that cannot run has nothing to tidy up
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 

@@ -1,6 +1,8 @@
 //! Times of convolution, forward and backward, at the sizes of the shipped network and of an
 //! ImageNet stem: `cargo bench --bench kernels`.
 
+#![allow(clippy::unwrap_used)] // a bench that cannot run has nothing to tidy up
+
 use std::hint::black_box;
 
 use archrepair::graph::op::Conv2d;

@@ -6,7 +6,7 @@
 //! y[o][oy, ox]  = sum over c, ky, kx of  w[o][c, ky, kx] * x[c][oy s + ky d - p][ox s + kx d - p]
 //! ```
 //!
-//! Three bodies: [`general`] (columns and matrix product), [`depthwise`] (one input channel an
+//! Three bodies: `general` (columns and matrix product), `depthwise` (one input channel an
 //! output, no sum over channels, nothing for a matrix product to do) and, for other devices, candle operations on
 //! gathered columns. The gradient by the input at stride 1 is a convolution with the weight
 //! turned around; the epilogue's gradient is the activation's, taken before these functions.
