@@ -18,7 +18,7 @@ fn network() -> Deployed {
 }
 
 /// Images of noise with labels drawn from ten classes.
-fn noise(n: usize, seed: u64) -> Images {
+pub(crate) fn noise(n: usize, seed: u64) -> Images {
     let rng = &mut Rng::new(seed);
     let pixels = (0..n * 28 * 28).map(|_| rng.below(256) as u8).collect();
     let labels = (0..n).map(|_| rng.below(10) as u32).collect();

@@ -4,6 +4,7 @@
 //! - [`gradients`]: every gradient against finite differences.
 //! - [`lowering`]: the same function in fewer nodes.
 //! - [`determinism`]: the same bytes on any number of threads.
+//! - [`search`]: what a search starts from.
 //! - [`errors`]: what failures say.
 //! - [`tree`]: what holds of the source itself.
 
@@ -17,5 +18,6 @@ mod golden_operations;
 mod gradients;
 mod lowering;
 mod random_graphs;
+mod search;
 mod support;
 mod tree;

@@ -1,0 +1,34 @@
+//! A relaxed part starts as the deployed one, and keeps its shapes.
+
+use archrepair::engine::infer::infer;
+use archrepair::fit::samples::Store;
+use archrepair::fit::{Level, Samples, Site};
+use archrepair::memory::cache::Precision;
+use archrepair::rng::Rng;
+use archrepair::search::candidate::CleanStatistics;
+use archrepair::search::space::{relax, trial};
+
+use crate::determinism::noise;
+use crate::support::{CLOSE, assert_close, open_network};
+
+#[test]
+fn every_relaxed_block_starts_as_the_deployed_one() {
+    let deployed = open_network("resnet18_cifar", [28, 28]);
+    let images = noise(6, 3);
+    let folder = std::env::temp_dir();
+    let store = Store { folder: &folder, precision: Precision::F32 };
+    for block in deployed.network.blocks() {
+        let site = Site::new(&deployed, Level::Block(block.name.clone())).unwrap();
+        let samples = Samples::new(&site, &images, &deployed.normalize().unwrap(), store).unwrap();
+        let clean = CleanStatistics::measure(&samples).unwrap();
+        let x = samples.batch(&[0, 1, 2, 3, 4, 5]).unwrap();
+        let want = infer(&site.graph, &site.params, &x).unwrap();
+        let space = relax(&site, &clean, &mut Rng::new(1)).unwrap();
+        // Four choices at the input and one at each convolution.
+        let convolutions = site.params.iter().filter(|(_, tensor)| tensor.dims().len() == 4).count();
+        assert_eq!(space.positions.len(), 4 + convolutions);
+        assert_close(&block.name, &infer(&space.graph, &space.params, &x).unwrap(), &want, CLOSE);
+        let short = trial(&site, &clean, &mut Rng::new(1)).unwrap();
+        assert_close(&block.name, &infer(&short.graph, &short.params, &x).unwrap(), &want, CLOSE);
+    }
+}
