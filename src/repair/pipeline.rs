@@ -20,7 +20,7 @@ use crate::memory::cache::Precision;
 use crate::rng::Rng;
 use crate::search::bilevel::Data;
 use crate::search::candidate::CleanStatistics;
-use crate::search::discretize::{Choice, held_back_loss};
+use crate::search::discretize::{Choice, HeldBack};
 use crate::search::{Genotype, search};
 use crate::storage::{Bytes, Patch, Storage};
 use crate::zoo::Model;
@@ -148,8 +148,8 @@ impl Repair<'_> {
         let steps = self.config.fit.steps - self.config.search.steps;
         let found = self.fit(&site, found, sets.training(), (steps, progress))?;
         // An architecture stays only if it is worth more than the deployed one with as many steps.
-        let loss = |part: &Part| held_back_loss(&site, part, sets.validation());
-        if loss(&found)? < loss(&weights)? {
+        let held_back = |part: &Part| HeldBack::measure(&site, part, sets.validation());
+        if held_back(&found)?.is_better_than(held_back(&weights)?) {
             return Ok((place(start, &site, &found)?, choices));
         }
         choices.iter_mut().for_each(|choice| choice.chosen = None);

@@ -42,14 +42,15 @@ pub fn discretize(
     validation: Sets,
     max_growth: f64,
 ) -> Result<(Part, Vec<Choice>)> {
-    let whole = held_back_loss(site, &part, validation)?;
+    let loss = |part: &Part| HeldBack::measure(site, part, validation).map(HeldBack::loss);
+    let whole = loss(&part)?;
     let mut choices = Vec::new();
     for position in &space.positions {
         let weights = probabilities(&part, &position.mix)?;
         let mut worth = Vec::new();
         for alternative in &position.alternatives {
             let without = Part { params: closed(&part.params, alternative)?, ..part.clone() };
-            worth.push((alternative.name.clone(), held_back_loss(site, &without, validation)? - whole));
+            worth.push((alternative.name.clone(), loss(&without)? - whole));
         }
         choices.push(Choice { position: position.name.clone(), chosen: best(&worth), weights, worth });
     }
@@ -79,19 +80,45 @@ fn least_worthy(choices: &mut [Choice]) -> Option<&mut Choice> {
     choices.iter_mut().filter(|c| c.chosen.is_some()).min_by(|a, b| worth(a).total_cmp(&worth(b)))
 }
 
-/// The loss a part is judged by: half that on replay, the other half on failures and their
-/// surrogates.
-///
-/// # Errors
-///
-/// [`crate::Error::File`] when a cache cannot be read.
-pub fn held_back_loss(site: &Site, part: &Part, validation: Sets) -> Result<f64> {
-    let lowered = lower(&part.graph, &part.params)?;
-    let mut failing = validation.failures.evaluate(site, &lowered)?.loss();
-    if let Some(surrogates) = validation.surrogates {
-        failing = (failing + surrogates.evaluate(site, &lowered)?.loss()) / 2.0;
+/// What a part loses on images that it was not trained on, in nats an image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeldBack {
+    /// On failures.
+    pub failures: f64,
+    /// On surrogates; on failures where there are none.
+    pub surrogates: f64,
+    /// On replay.
+    pub replay: f64,
+}
+
+impl HeldBack {
+    /// Measures `part` at `site`.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::File`] when a cache cannot be read.
+    pub fn measure(site: &Site, part: &Part, validation: Sets) -> Result<Self> {
+        let lowered = lower(&part.graph, &part.params)?;
+        let failures = validation.failures.evaluate(site, &lowered)?.loss();
+        let surrogates = match validation.surrogates {
+            Some(surrogates) => surrogates.evaluate(site, &lowered)?.loss(),
+            None => failures,
+        };
+        Ok(Self { failures, surrogates, replay: validation.replay.evaluate(site, &lowered)?.loss() })
     }
-    Ok((failing + validation.replay.evaluate(site, &lowered)?.loss()) / 2.0)
+
+    /// One figure: half is the loss on replay, the other half that on failures and surrogates.
+    #[must_use]
+    pub fn loss(self) -> f64 {
+        ((self.failures + self.surrogates) / 2.0 + self.replay) / 2.0
+    }
+
+    /// Whether this is better as a whole and no worse on failures. Surrogates are many but made;
+    /// the failures are few but real, so neither convinces alone.
+    #[must_use]
+    pub fn is_better_than(self, other: Self) -> bool {
+        self.loss() < other.loss() && self.failures <= other.failures
+    }
 }
 
 fn closed(params: &Params, alternative: &Alternative) -> Result<Params> {

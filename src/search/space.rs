@@ -88,7 +88,6 @@ pub fn relax(site: &Site, clean: &CleanStatistics, rng: &mut Rng) -> Result<Spac
     Ok(Space { graph: builder.graph, params: builder.params, positions })
 }
 
-/// exp
 /// The part behind input candidates that need no choice: a short trial repair of what a search
 /// there may reach.
 ///
