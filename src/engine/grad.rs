@@ -8,15 +8,21 @@
 //! 2. Of the forward pass a node keeps what its wanted gradients read, no more. A ReLU of a
 //!    frozen suffix keeps one bit an element; a frozen convolution keeps nothing.
 //! 3. A forward pass writes nothing: batch statistics are returned, the caller decides.
+//! 4. What [`Recompute`] lets go is computed again in the backward pass, to the same bits;
+//!    batch statistics are those of the first time.
 
 mod node;
+pub(crate) mod pass;
+pub mod schedule;
 
 use candle_core::Tensor;
 
 use self::node::{Context, Kept};
-use super::infer::inputs;
+use self::pass::{Machine, Pass};
+pub use self::schedule::Recompute;
+use self::schedule::Schedule;
 use crate::error::{Error, Result};
-use crate::graph::{Graph, INPUT, Params};
+use crate::graph::{Graph, Params};
 use crate::kernels::batch_norm::Statistics;
 use crate::kernels::elementwise;
 
@@ -52,12 +58,10 @@ pub struct Trace {
     pub y: Tensor,
     /// Batch statistics by name of the batch-norm node, with [`Norms::Batch`].
     pub statistics: Vec<(String, Statistics)>,
-    /// For each node what it keeps.
-    kept: Vec<Kept>,
+    schedule: Schedule,
+    pass: Pass<Tensor, Kept>,
     /// For each value its shape.
     shapes: Vec<Vec<usize>>,
-    /// For each value whether its gradient is computed.
-    needed: Vec<bool>,
 }
 
 /// Gradients of a loss.
@@ -74,11 +78,8 @@ impl Trace {
     #[must_use]
     pub fn kept_bytes(&self) -> usize {
         let mut seen = std::collections::BTreeSet::new();
-        let tensors = self
-            .kept
-            .iter()
-            .flat_map(|kept| kept.inputs.iter().flatten().chain(&kept.activation).chain(&kept.argmax));
-        tensors
+        let kept = self.pass.kept.iter().flat_map(|kept| kept.activation.iter().chain(&kept.argmax));
+        kept.chain(self.pass.values.iter().flatten())
             .filter(|t| seen.insert(format!("{:?}", t.id())))
             .map(|t| t.elem_count() * t.dtype().size_in_bytes())
             .sum()
@@ -91,75 +92,127 @@ impl Trace {
 ///
 /// As [`super::infer::infer`].
 pub fn forward(graph: &Graph, params: &Params, x: &Tensor, wanted: Wanted) -> Result<Trace> {
-    let needed = needed(graph, &x.dims()[1..], wanted)?;
-    let last_use = graph.last_uses();
-    let mut values = vec![Some(x.clone())];
-    let (mut kept, mut shapes, mut statistics) = (Vec::new(), vec![x.dims().to_vec()], Vec::new());
-    for (i, node) in graph.nodes.iter().enumerate() {
-        let xs = inputs(node, &values)?;
-        let context = Context { node, params, wanted, needed: &needed };
-        let (y, keep) = context.forward(&xs, needed[i + 1])?;
-        statistics.extend(keep.statistics.clone().map(|found| (node.name.clone(), found)));
-        shapes.push(y.dims().to_vec());
-        values.push(Some(y));
-        kept.push(keep);
-        for &v in &node.inputs {
-            if last_use[v] == Some(i) {
-                values[v] = None;
-            }
-        }
-    }
-    let y = values
-        .pop()
-        .flatten()
-        .ok_or_else(|| Error::Graph { node: "output".into(), problem: "is missing".into() })?;
-    Ok(Trace { y, statistics, kept, shapes, needed })
+    forward_recomputing(graph, params, x, (wanted, &Recompute::NOTHING))
+}
+
+/// As [`forward`], but keeps only what `recompute` does not let go. Gradients have the same bits.
+///
+/// # Errors
+///
+/// As [`forward`], and [`Error::Graph`] when `recompute` does not fit `graph`.
+pub fn forward_recomputing(
+    graph: &Graph,
+    params: &Params,
+    x: &Tensor,
+    (wanted, recompute): (Wanted, &Recompute),
+) -> Result<Trace> {
+    let input = x.dims().get(1..).unwrap_or_default();
+    let schedule = Schedule::new(graph, input, wanted, recompute)?;
+    let of_all = |shape: Vec<usize>| std::iter::once(x.dims()[0]).chain(shape).collect();
+    let shapes = graph.shapes(input)?.into_iter().map(of_all).collect();
+    let mut engine = Engine::new(graph, params, wanted, &schedule, &shapes);
+    let mut pass = Pass::new(graph, x.clone());
+    let y = pass.forward(graph, &schedule, &mut engine)?;
+    let statistics = engine.statistics;
+    Ok(Trace { y, statistics, schedule, pass, shapes })
 }
 
 /// Gradients for `dy`, the gradient of the loss by the output of `trace`.
 ///
 /// # Errors
 ///
-/// As [`forward`]; `graph`, `params` and `wanted` must be those of the forward pass.
+/// As [`forward`]; `graph`, `params` and `wanted` must be those of the forward pass:
+/// [`Error::Graph`] when they visibly are not.
 pub fn backward(
     graph: &Graph,
     params: &Params,
     wanted: Wanted,
     (trace, dy): (Trace, Tensor),
 ) -> Result<Gradients> {
-    let Trace { mut kept, shapes, needed, .. } = trace;
-    let mut by_value: Vec<Option<Tensor>> = vec![None; shapes.len()];
-    by_value[graph.output()] = Some(dy);
-    let mut gradients = Gradients::default();
-    for (i, node) in graph.nodes.iter().enumerate().rev() {
-        let (Some(dy), Some(kept)) = (by_value[i + 1].take(), kept.pop()) else { continue };
-        if !needed[i + 1] {
-            continue;
-        }
-        let context = Context { node, params, wanted, needed: &needed };
-        let x_shapes: Vec<&[usize]> = node.inputs.iter().map(|&v| shapes[v].as_slice()).collect();
-        let dxs = context.backward(&kept, &dy, &x_shapes, &mut gradients.params)?;
-        for (&v, dx) in node.inputs.iter().zip(dxs) {
-            let Some(dx) = dx else { continue };
-            by_value[v] = Some(match by_value[v].take() {
-                Some(sum) => elementwise::add(&sum, &dx)?,
-                None => dx,
-            });
-        }
+    let Trace { y, schedule, mut pass, shapes, .. } = trace;
+    if shapes.len() != graph.nodes.len() + 1 || dy.dims() != y.dims() {
+        let problem = format!(
+            "a gradient {:?} through {} nodes for an output {:?} of {}",
+            dy.dims(),
+            graph.nodes.len(),
+            y.dims(),
+            shapes.len() - 1
+        );
+        return Err(Error::Graph { node: "backward".into(), problem });
     }
-    gradients.input = by_value.swap_remove(INPUT).filter(|_| wanted.input);
-    Ok(gradients)
+    drop(y);
+    let mut engine = Engine::new(graph, params, wanted, &schedule, &shapes);
+    let input = pass.backward(graph, &schedule, &mut engine, dy)?;
+    Ok(Gradients { input: input.filter(|_| wanted.input), params: engine.grads })
 }
 
-/// For each value whether a gradient through it leads to something wanted.
-fn needed(graph: &Graph, input: &[usize], wanted: Wanted) -> Result<Vec<bool>> {
-    let shapes = graph.shapes(input)?;
-    let mut needed = vec![wanted.input];
-    for node in &graph.nodes {
-        let inputs: Vec<_> = node.inputs.iter().map(|&v| shapes[v].clone()).collect();
-        let own =
-            node.op.params(&inputs).iter().any(|p| p.trainable && (wanted.trained)(&node.param(p.suffix)));
-        needed.push(own || node.inputs.iter().any(|&v| needed[v]));
+/// Runs units on tensors.
+struct Engine<'a> {
+    graph: &'a Graph,
+    params: &'a Params,
+    wanted: Wanted<'a>,
+    needed: &'a [bool],
+    shapes: &'a Vec<Vec<usize>>,
+    statistics: Vec<(String, Statistics)>,
+    grads: Params,
+}
+
+impl<'a> Engine<'a> {
+    fn new(
+        graph: &'a Graph,
+        params: &'a Params,
+        wanted: Wanted<'a>,
+        schedule: &'a Schedule,
+        shapes: &'a Vec<Vec<usize>>,
+    ) -> Self {
+        let needed = &schedule.needed;
+        Self { graph, params, wanted, needed, shapes, statistics: Vec::new(), grads: Params::default() }
     }
-    Ok(needed)
+
+    fn at(&self, node: usize) -> Context<'a> {
+        let Self { graph, params, wanted, needed, .. } = *self;
+        Context { node: &graph.nodes[node], params, wanted, needed }
+    }
+}
+
+impl Machine for Engine<'_> {
+    type Value = Tensor;
+    type Kept = Kept;
+
+    fn forward(&mut self, node: usize, xs: &[&Tensor], keep: bool) -> Result<(Tensor, Kept)> {
+        let (y, kept) = self.at(node).forward(xs, keep)?;
+        // A recomputing pass is shown the same statistics again and reports to nobody.
+        let found = kept.statistics.clone().map(|found| (self.graph.nodes[node].name.clone(), found));
+        self.statistics.extend(found);
+        Ok((y, kept))
+    }
+
+    fn term(&mut self, (node, i): (usize, usize), sum: Option<Tensor>, x: &Tensor) -> Result<Tensor> {
+        self.at(node).term(i, sum, x)
+    }
+
+    fn backward(
+        &mut self,
+        node: usize,
+        kept: Kept,
+        xs: &[Option<&Tensor>],
+        dy: Tensor,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let inputs = &self.graph.nodes[node].inputs;
+        let shapes: Vec<&[usize]> = inputs.iter().map(|&v| self.shapes[v].as_slice()).collect();
+        self.at(node).backward(&kept, (xs, &shapes), &dy, &mut self.grads)
+    }
+
+    fn term_backward(
+        &mut self,
+        (node, i): (usize, usize),
+        x: Option<&Tensor>,
+        dy: Tensor,
+    ) -> Result<Option<Tensor>> {
+        self.at(node).term_backward(i, x, &dy, &mut self.grads)
+    }
+
+    fn add(&mut self, a: Tensor, b: Tensor) -> Result<Tensor> {
+        elementwise::add(&a, &b)
+    }
 }

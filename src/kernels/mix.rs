@@ -6,6 +6,7 @@
 //! ```text
 //! dx_i     = p_i dy
 //! dalpha_i = p_i (d_i - sum_j p_j d_j)    with d_i = sum dy x_i
+//!          = sum over j of  p_j d_j ((i = j) - p_i)
 //! ```
 //!
 //! # Source
@@ -14,7 +15,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::planes::{build, dot, map, mismatch, wide};
+use super::planes::{build, dot, map, mismatch, wide, zip};
 use super::{Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -52,8 +53,7 @@ pub fn forward(xs: &[&Tensor], alpha: &Tensor) -> Result<Tensor> {
 
 /// The gradient `p_i dy` of candidate `i`, counted from 0.
 pub fn dx(dy: &Tensor, alpha: &Tensor, i: usize) -> Result<Tensor> {
-    let p = choices(alpha, None)?.get(i).copied();
-    let p = p.ok_or_else(|| candle_core::Error::Msg(format!("no candidate {i}"))).during(MIXING)?;
+    let p = choice(alpha, i)?;
     if is_slow_path(dy) {
         return slow_dx(dy, p).during(MIXING);
     }
@@ -64,21 +64,41 @@ pub fn dx(dy: &Tensor, alpha: &Tensor, i: usize) -> Result<Tensor> {
     })
 }
 
-/// The gradient by `alpha`: `[k]`, of its type.
-pub fn dalpha(dy: &Tensor, xs: &[&Tensor], alpha: &Tensor) -> Result<Tensor> {
-    let p = choices(alpha, Some(xs.len()))?;
-    check(dy, xs)?;
-    let product = |x: &Tensor| {
-        if is_slow_path(dy) {
-            return slow_dot(dy, x).during(MIXING);
+/// The sum of a mixture that is taken term by term: `sum + p_i x`, or `p_i x` for the first.
+/// Taken in the order of the candidates, the last sum has the bits of [`forward`].
+pub fn add_term(sum: Option<&Tensor>, x: &Tensor, alpha: &Tensor, i: usize) -> Result<Tensor> {
+    let p = choice(alpha, i)?;
+    match sum {
+        Some(sum) if p == 0.0 => Ok(sum.clone()),
+        Some(sum) => {
+            check(sum, &[x])?;
+            if is_slow_path(x) {
+                return slow_term(sum, x, p).during(MIXING);
+            }
+            by_dtype!(x, T => tensor(zip(&slice::<T>(sum)?, &slice::<T>(x)?, |sum, x| sum + p as T * x), x.dims()))
         }
-        by_dtype!(dy, T => Ok(dot::<T>(&slice(dy)?, &slice(x)?)))
+        None if is_slow_path(x) => slow(&[x], &[p]).during(MIXING),
+        None => by_dtype!(x, T => fast::<T>(&[x], &[p])),
+    }
+}
+
+/// The part that candidate `i`, of value `x`, has in the gradient by `alpha`: `[k]`, of its
+/// type. The gradient is the sum of all parts:
+///
+/// ```text
+/// part_ij = p_i d_i ((i = j) - p_j)
+/// ```
+pub fn dalpha(dy: &Tensor, x: &Tensor, alpha: &Tensor, i: usize) -> Result<Tensor> {
+    let all = choices(alpha, None)?;
+    let p = choice(alpha, i)?;
+    check(dy, &[x])?;
+    let d = match p {
+        0.0 => 0.0,
+        _ if is_slow_path(dy) => slow_dot(dy, x).during(MIXING)?,
+        _ => by_dtype!(dy, T => dot::<T>(&slice(dy)?, &slice(x)?)),
     };
-    let products = p.iter().zip(xs).map(|(&p, x)| if p == 0.0 { Ok(0.0) } else { product(x) });
-    let d = products.collect::<Result<Vec<_>>>()?;
-    let mean: f64 = p.iter().zip(&d).map(|(p, d)| p * d).sum();
-    let slopes: Vec<f64> = p.iter().zip(&d).map(|(p, d)| p * (d - mean)).collect();
-    place(slopes, alpha).during(MIXING)
+    let parts = all.iter().enumerate().map(|(j, p_j)| p * d * (f64::from(i == j) - p_j));
+    place(parts.collect(), alpha).during(MIXING)
 }
 
 fn fast<T: Real>(xs: &[&Tensor], p: &[f64]) -> Result<Tensor> {
@@ -93,6 +113,12 @@ fn fast<T: Real>(xs: &[&Tensor], p: &[f64]) -> Result<Tensor> {
         }
     });
     tensor(y, xs[0].dims())
+}
+
+/// The weight of candidate `i`.
+fn choice(alpha: &Tensor, i: usize) -> Result<f64> {
+    let p = choices(alpha, None)?.get(i).copied();
+    p.ok_or_else(|| candle_core::Error::Msg(format!("no candidate {i}"))).during(MIXING)
 }
 
 /// The weights of the candidates, on the host.
@@ -134,6 +160,10 @@ fn slow(xs: &[&Tensor], p: &[f64]) -> candle_core::Result<Tensor> {
         y = (y + (*x * p)?)?;
     }
     Ok(y)
+}
+
+fn slow_term(sum: &Tensor, x: &Tensor, p: f64) -> candle_core::Result<Tensor> {
+    sum + (x * p)?
 }
 
 fn slow_dx(dy: &Tensor, p: f64) -> candle_core::Result<Tensor> {
@@ -184,7 +214,10 @@ mod tests {
                 prop_assert!((d - slow_dot(&dy, &xs[0]).unwrap()).abs() < 1e-4);
             }
             let refs: Vec<&Tensor> = xs.iter().collect();
-            let dalpha = dalpha(&dy, &refs, &alpha).unwrap();
+            let parts = (0..k).map(|i| dalpha(&dy, refs[i], &alpha, i).unwrap());
+            let dalpha = parts.reduce(|a, b| (a + b).unwrap()).unwrap();
+            let sum = (0..k).fold(None, |sum, i| Some(add_term(sum.as_ref(), refs[i], &alpha, i).unwrap()));
+            assert_close(&sum.unwrap(), &forward(&refs, &alpha).unwrap(), EXACT);
             let numeric = numeric_gradient(|alpha| forward(&refs, alpha), &alpha, &dy);
             assert_close(&dalpha, &numeric, DIFFERENCE);
             for i in 0..k {
@@ -206,7 +239,7 @@ mod tests {
         let bad = (x.ones_like().unwrap() * f64::NAN).unwrap();
         let alpha = tensor(vec![0.3, f64::NEG_INFINITY], &[2]).unwrap();
         assert_close(&forward(&[&x, &bad], &alpha).unwrap(), &x, EXACT);
-        assert_eq!(values(&dalpha(&x, &[&x, &bad], &alpha).unwrap()), [0.0, 0.0]);
+        assert_eq!(values(&dalpha(&x, &bad, &alpha, 1).unwrap()), [0.0, 0.0]);
         assert_eq!(softmax(&[f64::NEG_INFINITY]), [0.0]);
         assert!(forward(&[&x], &alpha).is_err());
         assert!(dx(&x, &alpha, 2).is_err());

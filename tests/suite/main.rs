@@ -4,6 +4,7 @@
 //! - [`gradients`]: every gradient against finite differences.
 //! - [`lowering`]: the same function in fewer nodes.
 //! - [`determinism`]: the same bytes on any number of threads.
+//! - [`recompute`]: gradients with less memory, bit by bit.
 //! - [`search`]: what a search starts from.
 //! - [`errors`]: what failures say.
 //! - [`tree`]: what holds of the source itself.
@@ -18,6 +19,7 @@ mod golden_operations;
 mod gradients;
 mod lowering;
 mod random_graphs;
+mod recompute;
 mod search;
 mod support;
 mod tree;

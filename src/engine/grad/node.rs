@@ -12,16 +12,33 @@ use crate::kernels::{
     activation, batch_norm, concat, conv2d, elementwise, gate, global_pool, instance_norm, linear, mix, pool,
 };
 
-#[derive(Debug, Default)]
+/// What a node keeps besides the values its backward pass reads.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Kept {
-    /// Copies of values the backward pass reads (shared, not copied), one for each input.
-    pub(super) inputs: Vec<Option<Tensor>>,
     /// What an activation keeps: a mask, mostly.
     pub(super) activation: Option<Tensor>,
     /// Positions of the maxima of a pooling.
     pub(super) argmax: Option<Tensor>,
     /// Statistics of a batch norm in training.
     pub(super) statistics: Option<Statistics>,
+}
+
+/// For each input of a node its value, if it is alive.
+pub(super) type Inputs<'a> = [Option<&'a Tensor>];
+
+/// Whether the backward pass reads input `i`.
+pub(super) fn reads_input(node: &Node, i: usize, wanted: Wanted, needed: &[bool]) -> bool {
+    let trains = |suffix| (wanted.trained)(&node.param(suffix));
+    let needs = |i: usize| node.inputs.get(i).is_some_and(|&v: &Value| needed[v]);
+    match &node.op {
+        Op::BatchNorm { .. } => wanted.norms == Norms::Batch || trains("weight") || trains("bias"),
+        Op::Conv2d(_) | Op::Linear { .. } => i == 0 && trains("weight"),
+        Op::Gate => trains("gate"),
+        Op::GlobalStdPool { .. } | Op::InstanceNorm { .. } => true,
+        Op::Mix => trains("alpha"),
+        Op::Mul => needs(1 - i),
+        _ => false,
+    }
 }
 
 /// A node in its pass.
@@ -64,8 +81,6 @@ impl Context<'_> {
         };
         if backward {
             kept.activation = self.keep_activation(xs[0], &y)?;
-            kept.inputs =
-                xs.iter().enumerate().map(|(i, x)| self.reads_input(i).then(|| (*x).clone())).collect();
         }
         Ok((y, kept))
     }
@@ -83,27 +98,12 @@ impl Context<'_> {
         }
     }
 
-    /// Whether the backward pass reads input `i`.
-    fn reads_input(&self, i: usize) -> bool {
-        match &self.node.op {
-            Op::BatchNorm { .. } => {
-                self.wanted.norms == Norms::Batch || self.trains("weight") || self.trains("bias")
-            }
-            Op::Conv2d(_) | Op::Linear { .. } => i == 0 && self.trains("weight"),
-            Op::Gate => self.trains("gate"),
-            Op::GlobalStdPool { .. } | Op::InstanceNorm { .. } => true,
-            Op::Mix => self.trains("alpha"),
-            Op::Mul => self.needs(1 - i),
-            _ => false,
-        }
-    }
-
     /// Gradients by the inputs, in order; those by the parameters are added to `grads`.
     pub(super) fn backward(
         &self,
         kept: &Kept,
+        (xs, shapes): (&Inputs, &[&[usize]]),
         dy: &Tensor,
-        shapes: &[&[usize]],
         grads: &mut Params,
     ) -> Result<Vec<Option<Tensor>>> {
         let one = |dx: Result<Tensor>| dx.map(|dx| vec![Some(dx)]);
@@ -111,26 +111,26 @@ impl Context<'_> {
             Op::Activation { kind } => one(activation::dx(*kind, dy, self.activation(kept)?)),
             Op::Add => (0..2).map(|i| self.wanted_dx(i, || elementwise::reduce_to(dy, shapes[i]))).collect(),
             Op::AvgPool(window) => one(pool::avg_dx(window, dy, shapes[0])),
-            Op::BatchNorm { eps } => self.batch_norm(kept, dy, *eps, grads),
+            Op::BatchNorm { eps } => self.batch_norm((kept, xs), dy, *eps, grads),
             Op::Concat => {
                 let channels: Vec<usize> = shapes.iter().map(|shape| shape[1]).collect();
                 Ok(concat::dx(dy, &channels)?.into_iter().map(Some).collect())
             }
-            Op::Conv2d(conv) => self.conv2d(conv, kept, (dy, shapes[0]), grads),
+            Op::Conv2d(conv) => self.conv2d(conv, (kept, xs), (dy, shapes[0]), grads),
             Op::Flatten => one(dy.reshape(shapes[0]).during("unflattening")),
-            Op::Gate => self.gate(kept, dy, grads),
+            Op::Gate => self.gate(xs, dy, grads),
             Op::GlobalAvgPool => one(global_pool::avg_dx(dy, [shapes[0][2], shapes[0][3]])),
-            Op::GlobalStdPool { eps } => one(global_pool::std_dx(dy, self.input(kept, 0)?, *eps)),
+            Op::GlobalStdPool { eps } => one(global_pool::std_dx(dy, self.input(xs, 0)?, *eps)),
             Op::Identity => Ok(vec![Some(dy.clone())]),
             Op::InstanceNorm { eps } => {
-                let x = self.input(kept, 0)?;
+                let x = self.input(xs, 0)?;
                 let (dx, dweight, dbias) = instance_norm::backward(dy, x, self.tensor("weight")?, *eps)?;
                 self.train("weight", grads, || Ok(dweight))?;
                 self.train("bias", grads, || Ok(dbias))?;
                 Ok(vec![Some(dx)])
             }
             Op::Linear { bias, .. } => {
-                self.train("weight", grads, || linear::dw(dy, self.input(kept, 0)?))?;
+                self.train("weight", grads, || linear::dw(dy, self.input(xs, 0)?))?;
                 if *bias {
                     self.train("bias", grads, || linear::dbias(dy))?;
                 }
@@ -140,19 +140,19 @@ impl Context<'_> {
                 let argmax = kept.argmax.as_ref().ok_or_else(|| self.lost())?;
                 one(pool::max_dx(dy, argmax, shapes[0]))
             }
-            Op::Mix => self.mix(kept, dy, grads),
-            Op::Mul => (0..2).map(|i| self.wanted_dx(i, || self.mul(i, kept, (dy, shapes[i])))).collect(),
+            Op::Mix => self.mix(xs, dy, grads),
+            Op::Mul => (0..2).map(|i| self.wanted_dx(i, || self.mul(i, xs, (dy, shapes[i])))).collect(),
             Op::Zero { .. } => Ok(vec![None]),
         }
     }
 
-    fn mul(&self, i: usize, kept: &Kept, (dy, shape): (&Tensor, &[usize])) -> Result<Tensor> {
-        elementwise::reduce_to(&elementwise::mul(dy, self.input(kept, 1 - i)?)?, shape)
+    fn mul(&self, i: usize, xs: &Inputs, (dy, shape): (&Tensor, &[usize])) -> Result<Tensor> {
+        elementwise::reduce_to(&elementwise::mul(dy, self.input(xs, 1 - i)?)?, shape)
     }
 
     fn batch_norm(
         &self,
-        kept: &Kept,
+        (kept, xs): (&Kept, &Inputs),
         dy: &Tensor,
         eps: f64,
         grads: &mut Params,
@@ -161,11 +161,11 @@ impl Context<'_> {
         let trains = self.trains("weight") || self.trains("bias");
         let (dx, dparams) = match &kept.statistics {
             Some(statistics) => {
-                let (dx, dw, db) = batch_norm::batch_backward(dy, self.input(kept, 0)?, &affine, statistics)?;
+                let (dx, dw, db) = batch_norm::batch_backward(dy, self.input(xs, 0)?, &affine, statistics)?;
                 (Some(dx), Some((dw, db)))
             }
             None => {
-                let x = || self.input(kept, 0);
+                let x = || self.input(xs, 0);
                 let at = stored(self.node, self.params)?;
                 let dparams =
                     trains.then(|| batch_norm::fixed_dparams(dy, x()?, &affine, &at)).transpose()?;
@@ -182,7 +182,7 @@ impl Context<'_> {
     fn conv2d(
         &self,
         conv: &Conv2d,
-        kept: &Kept,
+        (kept, xs): (&Kept, &Inputs),
         (dy, x_shape): (&Tensor, &[usize]),
         grads: &mut Params,
     ) -> Result<Vec<Option<Tensor>>> {
@@ -190,7 +190,7 @@ impl Context<'_> {
             Some(kind) => activation::dx(kind, dy, self.activation(kept)?)?,
             None => dy.clone(),
         };
-        self.train("weight", grads, || conv2d::dw(conv, &before, self.input(kept, 0)?))?;
+        self.train("weight", grads, || conv2d::dw(conv, &before, self.input(xs, 0)?))?;
         if conv.bias {
             self.train("bias", grads, || conv2d::dbias(&before))?;
         }
@@ -199,19 +199,39 @@ impl Context<'_> {
         Ok(vec![dx, residual])
     }
 
-    fn gate(&self, kept: &Kept, dy: &Tensor, grads: &mut Params) -> Result<Vec<Option<Tensor>>> {
+    fn gate(&self, xs: &Inputs, dy: &Tensor, grads: &mut Params) -> Result<Vec<Option<Tensor>>> {
         let weight = self.tensor("gate")?;
-        self.train("gate", grads, || gate::dgate(dy, self.input(kept, 0)?, self.input(kept, 1)?))?;
+        self.train("gate", grads, || gate::dgate(dy, self.input(xs, 0)?, self.input(xs, 1)?))?;
         let dx = self.wanted_dx(0, || gate::dx(dy, weight))?;
         Ok(vec![dx, self.wanted_dx(1, || gate::dz(dy, weight))?])
     }
 
-    fn mix(&self, kept: &Kept, dy: &Tensor, grads: &mut Params) -> Result<Vec<Option<Tensor>>> {
+    /// Terms are taken in the order in which a streamed mixture takes them.
+    fn mix(&self, xs: &Inputs, dy: &Tensor, grads: &mut Params) -> Result<Vec<Option<Tensor>>> {
+        let n = self.node.inputs.len();
+        let mut dxs = vec![None; n];
+        for i in std::iter::once(0).chain((1..n).rev()) {
+            dxs[i] = self.term_backward(i, xs[i], dy, grads)?;
+        }
+        Ok(dxs)
+    }
+
+    /// The gradient by input `i` of a mixture, and its part of the gradient by the choices.
+    pub(super) fn term_backward(
+        &self,
+        i: usize,
+        x: Option<&Tensor>,
+        dy: &Tensor,
+        grads: &mut Params,
+    ) -> Result<Option<Tensor>> {
         let alpha = self.tensor("alpha")?;
-        let inputs = || (0..kept.inputs.len()).map(|i| self.input(kept, i)).collect::<Result<Vec<_>>>();
-        self.train("alpha", grads, || mix::dalpha(dy, &inputs()?, alpha))?;
-        let dx = |i| self.wanted_dx(i, || mix::dx(dy, alpha, i));
-        (0..self.node.inputs.len()).map(dx).collect()
+        self.train("alpha", grads, || mix::dalpha(dy, x.ok_or_else(|| self.lost())?, alpha, i))?;
+        self.wanted_dx(i, || mix::dx(dy, alpha, i))
+    }
+
+    /// The sum of a mixture with its term `i`.
+    pub(super) fn term(&self, i: usize, sum: Option<Tensor>, x: &Tensor) -> Result<Tensor> {
+        mix::add_term(sum.as_ref(), x, self.tensor("alpha")?, i)
     }
 
     /// Adds the gradient of a tensor if it is trained.
@@ -223,8 +243,8 @@ impl Context<'_> {
         self.needs(i).then(dx).transpose()
     }
 
-    fn input<'a>(&self, kept: &'a Kept, i: usize) -> Result<&'a Tensor> {
-        kept.inputs.get(i).and_then(Option::as_ref).ok_or_else(|| self.lost())
+    fn input<'a>(&self, xs: &Inputs<'a>, i: usize) -> Result<&'a Tensor> {
+        xs.get(i).copied().flatten().ok_or_else(|| self.lost())
     }
 
     fn activation<'a>(&self, kept: &'a Kept) -> Result<&'a Tensor> {
