@@ -83,7 +83,7 @@ fn main() {
 
 impl Field {
     fn run(&self, seed: u64, arguments: &Arguments) {
-        let base = Deployed { network: self.model.network.clone(), params: self.model.params().unwrap() };
+        let base = Deployed::new(self.model.network.clone(), self.model.params().unwrap());
         let mut rng = Rng::new(1000 + seed);
         let classes = base.runner().unwrap().classes(&self.pool).unwrap();
         let mut wrong: Vec<usize> =
@@ -143,7 +143,7 @@ impl Field {
             [&self.held_corrupted, &self.held_clean]
                 .map(|images| 100.0 * accuracy(&runner.classes(images).unwrap(), &images.targets()))
         };
-        let base = Deployed { network: self.model.network.clone(), params: self.model.params().unwrap() };
+        let base = Deployed::new(self.model.network.clone(), self.model.params().unwrap());
         let ungated = scores(&outcome.trained);
         let gated = if outcome.verdict.accepted { scores(&outcome.repaired) } else { scores(&base) };
         println!(

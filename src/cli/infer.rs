@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::base::Base;
 use super::{Console, Global, picture};
 use crate::error::{During, Error, Result};
-use crate::eval::deployed::BATCH;
 use crate::graph::Network;
 use crate::kernels::cross_entropy;
+use crate::memory::Levers;
 
 /// Classify image files: PNG, JPEG, BMP or WebP
 #[derive(Debug, Args)]
@@ -43,7 +43,7 @@ impl Infer {
         let runner = deployed.on(&global.device.open()?)?.runner()?;
         let shape = [0, 1, 2].map(|i| deployed.network.input.shape[i]);
         let mut likely: Vec<Vec<Likely>> = Vec::new();
-        for files in self.image.chunks(BATCH) {
+        for files in self.image.chunks(Levers::FASTEST.infer_batch) {
             let probabilities = cross_entropy::softmax(&runner.logits(&picture::read(files, shape)?)?)?;
             let rows = probabilities.to_vec2::<f32>().during("reading probabilities")?;
             likely.extend(rows.iter().map(|row| greatest(row, self.top)));

@@ -80,7 +80,7 @@ impl Train {
             resume(&checkpoint, network, &config, &settings)?
         } else {
             let params = init::draw(&network, &mut Rng::stream(global.seed, 0))?;
-            Run::new(Deployed { network, params }, &config)
+            Run::new(Deployed::new(network, params), &config)
         };
         while run.epochs < config.epochs {
             let bar = console.bar(train.len().div_ceil(config.batch), &format!("epoch {}", run.epochs + 1));
@@ -150,7 +150,7 @@ impl Train {
         publish(&self.out, &bytes)?;
         // What is shipped is judged: the rounded weights as they are read back.
         let model = Model::open(&self.out, &Overrides::default())?;
-        let stored = Deployed { params: model.params()?, network: model.network };
+        let stored = Deployed::new(model.network.clone(), model.params()?);
         let accuracy = accuracy(&stored.runner()?.classes(test)?, &labels);
         let text =
             format!("{}  {} bytes  test accuracy {:.2} %", self.out.display(), bytes.len(), 100.0 * accuracy);
@@ -187,7 +187,7 @@ fn resume(path: &Path, network: Network, config: &Config, settings: &str) -> Res
         };
         names.map(load).collect::<Result<Params>>()
     };
-    let mut run = Run::new(Deployed { network, params: state("weight/")? }, config);
+    let mut run = Run::new(Deployed::new(network, state("weight/")?), config);
     run.epochs = progress.epochs_done;
     run.optimizer.steps = progress.steps;
     run.optimizer.first = state("velocity/")?;

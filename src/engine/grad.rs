@@ -11,7 +11,7 @@
 //! 4. What [`Recompute`] lets go is computed again in the backward pass, to the same bits;
 //!    batch statistics are those of the first time.
 
-mod node;
+pub(crate) mod node;
 pub(crate) mod pass;
 pub mod schedule;
 

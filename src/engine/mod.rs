@@ -3,8 +3,9 @@
 //! There is no recorded tape. [`infer`] keeps a value until its last use and nothing after it.
 //! [`grad`] decides for each node what its backward pass needs, keeps that alone, and skips
 //! every gradient that leads to nothing that is trained. Reading order: [`infer`], [`grad`],
-//! [`optim`].
+//! [`checkpoint`], [`optim`].
 
+pub mod checkpoint;
 pub mod grad;
 pub mod infer;
 pub mod optim;

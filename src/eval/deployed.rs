@@ -7,9 +7,7 @@ use crate::engine::infer::infer;
 use crate::error::{During, Result};
 use crate::graph::lower::{Lowered, lower};
 use crate::graph::{Network, Params};
-
-/// Images that run together when a whole set is evaluated.
-pub const BATCH: usize = 64;
+use crate::memory::Levers;
 
 /// A network and all its tensors: a model file with or without a patch.
 #[derive(Clone, Debug)]
@@ -18,9 +16,17 @@ pub struct Deployed {
     pub network: Network,
     /// Its tensors.
     pub params: Params,
+    /// How much it holds at once.
+    pub levers: Levers,
 }
 
 impl Deployed {
+    /// A network that runs as fast as it goes.
+    #[must_use]
+    pub fn new(network: Network, params: Params) -> Self {
+        Self { network, params, levers: Levers::FASTEST }
+    }
+
     /// The whole network, folded and fused for inference.
     ///
     /// # Errors
@@ -28,7 +34,8 @@ impl Deployed {
     /// [`crate::Error::Graph`] when a tensor is missing.
     pub fn runner(&self) -> Result<Runner> {
         let whole = self.network.joined(0..self.network.parts.len());
-        Ok(Runner { lowered: lower(&whole, &self.params)?, normalize: self.normalize()? })
+        let batch = self.levers.infer_batch;
+        Ok(Runner { lowered: lower(&whole, &self.params)?, normalize: self.normalize()?, batch })
     }
 
     /// The same network with its tensors on `device`: what runs it, runs there.
@@ -37,7 +44,7 @@ impl Deployed {
     ///
     /// [`crate::Error::Tensor`] when the device refuses.
     pub fn on(&self, device: &Device) -> Result<Self> {
-        Ok(Self { network: self.network.clone(), params: self.params.to(device, DType::F32)? })
+        Ok(Self { params: self.params.to(device, DType::F32)?, ..self.clone() })
     }
 
     /// How pixels become the network's input.
@@ -65,6 +72,8 @@ impl Deployed {
 pub struct Runner {
     lowered: Lowered,
     normalize: Normalize,
+    /// Images that run together.
+    batch: usize,
 }
 
 impl Runner {
@@ -85,7 +94,7 @@ impl Runner {
     /// As [`Runner::run`].
     pub fn logits(&self, images: &Images) -> Result<Tensor> {
         let all: Vec<usize> = (0..images.len()).collect();
-        let batches = all.chunks(BATCH).map(|batch| self.run(&images.batch(batch, &self.normalize)?));
+        let batches = all.chunks(self.batch).map(|batch| self.run(&images.batch(batch, &self.normalize)?));
         let logits = batches.collect::<Result<Vec<_>>>()?;
         Tensor::cat(&logits, 0).during("joining logits")
     }

@@ -8,7 +8,7 @@ use super::Site;
 use crate::data::{Images, Normalize};
 use crate::engine::infer::infer;
 use crate::error::{During, Error, Result};
-use crate::eval::deployed::{BATCH, greatest};
+use crate::eval::deployed::greatest;
 use crate::graph::lower::{Lowered, lower};
 use crate::kernels::cross_entropy;
 use crate::memory::cache::{Cache, Precision};
@@ -68,7 +68,7 @@ impl Samples {
         let mut features = Cache::create(store.folder, &site.input, store.precision)?;
         let mut teacher = Vec::new();
         let all: Vec<usize> = (0..images.len()).collect();
-        for batch in all.chunks(BATCH) {
+        for batch in all.chunks(site.levers.infer_batch) {
             let x = infer(&site.prefix.graph, &site.prefix.params, &images.batch(batch, normalize)?)?;
             features.push(&x)?;
             teacher.extend(opinion(&x)?);
@@ -105,7 +105,7 @@ impl Samples {
     /// As [`Samples::batch`].
     pub fn logits(&self, site: &Site, part: &Lowered) -> Result<Tensor> {
         let all: Vec<usize> = (0..self.len()).collect();
-        let batches = all.chunks(BATCH).map(|batch| site.logits(part, &self.batch(batch)?));
+        let batches = all.chunks(site.levers.infer_batch).map(|batch| site.logits(part, &self.batch(batch)?));
         Tensor::cat(&batches.collect::<Result<Vec<_>>>()?, 0).during("joining logits")
     }
 

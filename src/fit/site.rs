@@ -12,6 +12,7 @@ use crate::eval::Deployed;
 use crate::graph::lower::{Lowered, lower};
 use crate::graph::op::Shape;
 use crate::graph::{Graph, Network, Params};
+use crate::memory::Levers;
 
 /// How much of a network is repaired.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +89,8 @@ pub struct Site {
     pub suffix: Lowered,
     /// Classes of the network.
     pub classes: usize,
+    /// How much is held at once.
+    pub levers: Levers,
 }
 
 impl Site {
@@ -98,7 +101,7 @@ impl Site {
     /// [`Error::UnknownName`] for a block that is not there, [`Error::Graph`] when a tensor is
     /// missing.
     pub fn new(deployed: &Deployed, level: Level) -> Result<Self> {
-        let Deployed { network, params } = deployed;
+        let Deployed { network, params, levers } = deployed;
         let parts = level.parts(network)?;
         let shapes = network.shapes()?;
         let graph = network.joined(parts.clone());
@@ -108,6 +111,7 @@ impl Site {
             suffix: lower(&network.joined(parts.end..network.parts.len()), params)?,
             params: params.of(&graph, &input)?,
             classes: network.classes,
+            levers: *levers,
             level,
             parts,
             graph,

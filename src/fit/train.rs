@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use candle_core::Tensor;
 
 use super::{Samples, Site};
-use crate::engine::grad::{Norms, Wanted, backward, forward};
+use crate::engine::checkpoint::cut;
+use crate::engine::grad::{Norms, Recompute, Wanted, backward, forward, forward_recomputing};
 use crate::engine::optim::{Optimizer, Rule};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Params};
@@ -87,44 +88,65 @@ pub struct Part {
     pub params: Params,
     /// Names of those that change.
     pub trained: BTreeSet<String>,
+    /// What it computes again in its backward pass.
+    pub recompute: Recompute,
 }
 
 impl Part {
-    /// `graph` with every trainable tensor changing.
+    /// `graph` at `site` with every trainable tensor changing.
     ///
     /// # Errors
     ///
     /// [`Error::Graph`] when a tensor is missing.
-    pub fn new(graph: Graph, params: Params, input: &[usize]) -> Result<Self> {
-        let trained =
-            graph.params(input)?.into_iter().filter(|p| p.param.trainable).map(|p| p.name).collect();
-        Ok(Self { params: params.of(&graph, input)?, graph, trained })
+    pub fn new(graph: Graph, params: Params, site: &Site) -> Result<Self> {
+        let named = graph.params(&site.input)?;
+        let trained = named.into_iter().filter(|p| p.param.trainable).map(|p| p.name).collect();
+        let wanted = Wanted { trained: &|_| true, input: false, norms: Norms::Fixed };
+        let recompute = cut(&graph, &site.input, wanted, site.levers.depth)?;
+        Ok(Self { params: params.of(&graph, &site.input)?, graph, trained, recompute })
     }
 
-    /// Loss and gradients for features `x`, rows of target probabilities and one weight an image.
+    /// Loss and gradients of a batch, a micro-batch at a time.
     ///
     /// # Errors
     ///
-    /// [`Error::Tensor`] when the device refuses.
-    pub fn gradients(
-        &self,
-        site: &Site,
-        x: &Tensor,
-        (targets, weights): (&Tensor, &[f64]),
-    ) -> Result<(f64, Params)> {
+    /// [`Error::File`] when a cache cannot be read, [`Error::Tensor`] when the device refuses.
+    pub fn gradients(&self, site: &Site, draws: &[Draw], distill: f64) -> Result<(f64, Params)> {
+        let each = 1.0 / draws.len() as f64;
+        let (mut total, mut sums) = (0.0, Params::default());
+        for draws in draws.chunks(site.levers.micro_batch.max(1)) {
+            let (loss, grads) = self.micro_batch(site, &Batch::load(draws, distill, each)?)?;
+            total += loss;
+            for (name, grad) in grads.iter() {
+                sums.accumulate(name, grad.clone())?;
+            }
+        }
+        Ok((total, sums))
+    }
+
+    fn micro_batch(&self, site: &Site, batch: &Batch) -> Result<(f64, Params)> {
         let trained = |name: &str| self.trained.contains(name);
         let wanted = Wanted { trained: &trained, input: false, norms: Norms::Fixed };
-        let own = forward(&self.graph, &self.params, x, wanted)?;
+        let own = forward_recomputing(&self.graph, &self.params, &batch.x, (wanted, &self.recompute))?;
         let behind = forward(&site.suffix.graph, &site.suffix.params, &own.y, Wanted::INPUT_ONLY)?;
-        let (losses, dlogits) = cross_entropy::forward_backward(&behind.y, targets, weights)?;
-        let loss = losses.iter().zip(weights).map(|(loss, weight)| loss * weight).sum();
+        let (losses, dlogits) = cross_entropy::forward_backward(&behind.y, &batch.targets, &batch.weights)?;
+        let loss = losses.iter().zip(&batch.weights).map(|(loss, weight)| loss * weight).sum();
         let back = backward(&site.suffix.graph, &site.suffix.params, Wanted::INPUT_ONLY, (behind, dlogits))?;
         let dy = back
             .input
             .ok_or_else(|| Error::Graph { node: "suffix".into(), problem: "gave no gradient".into() })?;
-        let grads = backward(&self.graph, &self.params, wanted, (own, dy))?;
-        Ok((loss, grads.params))
+        Ok((loss, backward(&self.graph, &self.params, wanted, (own, dy))?.params))
     }
+}
+
+/// One image of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Draw<'a> {
+    /// The set it is from.
+    from: &'a Samples,
+    index: usize,
+    /// Whether the deployed network is asked too.
+    taught: bool,
 }
 
 /// Draws batches: half failures with replacement, half replay in shuffled epochs.
@@ -140,32 +162,20 @@ impl Sampler {
         Self { epoch: Vec::new() }
     }
 
-    /// Features, targets and weights of one batch.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::File`] when a cache cannot be read.
-    pub fn draw(&mut self, sets: Sets, config: &Config, rng: &mut Rng) -> Result<Batch> {
+    /// The images of one batch.
+    pub fn draw<'a>(&mut self, sets: Sets<'a>, batch: usize, rng: &mut Rng) -> Vec<Draw<'a>> {
         let Sets { failures, surrogates, replay } = sets;
-        let n_failing = config.batch / 2;
+        let n_failing = batch / 2;
         let n_surrogates = if surrogates.is_some() { n_failing / 2 } else { 0 };
-        let each = 1.0 / config.batch as f64;
-        let mut draws: Vec<(&Samples, Vec<usize>, f64)> = Vec::new();
-        let with_replacement =
-            |from: &Samples, n, rng: &mut Rng| (0..n).map(|_| rng.below(from.len())).collect();
-        draws.push((failures, with_replacement(failures, n_failing - n_surrogates, rng), 0.0));
+        let any =
+            |from: &'a Samples, rng: &mut Rng| Draw { from, index: rng.below(from.len()), taught: false };
+        let mut draws: Vec<Draw> = (n_surrogates..n_failing).map(|_| any(failures, rng)).collect();
         if let Some(surrogates) = surrogates {
-            draws.push((surrogates, with_replacement(surrogates, n_surrogates, rng), 0.0));
+            draws.extend((0..n_surrogates).map(|_| any(surrogates, rng)));
         }
-        let passing = (n_failing..config.batch).map(|_| self.next(replay.len(), rng)).collect();
-        draws.push((replay, passing, config.distill));
-        let (mut xs, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
-        for (from, indices, distill) in &draws {
-            xs.push(from.batch(indices)?);
-            targets.push(from.targets(indices, *distill)?);
-            weights.extend(indices.iter().map(|_| each * (1.0 + distill)));
-        }
-        Ok(Batch { x: cat(&xs)?, targets: cat(&targets)?, weights })
+        let next = |_| Draw { from: replay, index: self.next(replay.len(), rng), taught: true };
+        draws.extend((n_failing..batch).map(next));
+        draws
     }
 
     fn next(&mut self, n: usize, rng: &mut Rng) -> usize {
@@ -182,15 +192,27 @@ impl Default for Sampler {
     }
 }
 
-/// One batch.
-#[derive(Clone, Debug)]
-pub struct Batch {
-    /// Features.
-    pub x: Tensor,
+/// Features of some images, what they should become, and how much each counts.
+struct Batch {
+    x: Tensor,
     /// Rows of target probabilities.
-    pub targets: Tensor,
-    /// Weight of each image's loss.
-    pub weights: Vec<f64>,
+    targets: Tensor,
+    weights: Vec<f64>,
+}
+
+impl Batch {
+    /// Replay counts for its label and, `distill` times, for the deployed network's opinion.
+    fn load(draws: &[Draw], distill: f64, each: f64) -> Result<Self> {
+        let (mut xs, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        for run in draws.chunk_by(|a, b| std::ptr::eq(a.from, b.from)) {
+            let indices: Vec<usize> = run.iter().map(|draw| draw.index).collect();
+            let distill = if run[0].taught { distill } else { 0.0 };
+            xs.push(run[0].from.batch(&indices)?);
+            targets.push(run[0].from.targets(&indices, distill)?);
+            weights.extend(indices.iter().map(|_| each * (1.0 + distill)));
+        }
+        Ok(Self { x: cat(&xs)?, targets: cat(&targets)?, weights })
+    }
 }
 
 fn cat(tensors: &[Tensor]) -> Result<Tensor> {
@@ -220,8 +242,8 @@ pub fn fit(
     let mut optimizer = Optimizer::new(Rule::ADAM);
     let mut sampler = Sampler::new();
     for step in 0..config.steps {
-        let batch = sampler.draw(sets, config, rng)?;
-        let (loss, grads) = part.gradients(site, &batch.x, (&batch.targets, &batch.weights))?;
+        let draws = sampler.draw(sets, config.batch, rng);
+        let (loss, grads) = part.gradients(site, &draws, config.distill)?;
         if !loss.is_finite() {
             return Err(Error::Diverged { what: site.level.to_string(), step, loss });
         }

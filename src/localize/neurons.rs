@@ -8,7 +8,6 @@ use crate::data::Images;
 use crate::engine::infer::observe;
 use crate::error::{During, Result};
 use crate::eval::Deployed;
-use crate::eval::deployed::BATCH;
 use crate::graph::op::Op;
 use crate::graph::{Graph, Value};
 use crate::kernels::global_pool;
@@ -74,7 +73,7 @@ pub fn activations(deployed: &Deployed, layers: &[Layer], images: &Images) -> Re
     let whole = deployed.network.joined(0..deployed.network.parts.len());
     let mut rows = Vec::new();
     let all: Vec<usize> = (0..images.len()).collect();
-    for batch in all.chunks(BATCH) {
+    for batch in all.chunks(deployed.levers.infer_batch) {
         let x = images.batch(batch, &deployed.normalize()?)?;
         let mut means: Vec<Option<Vec<Vec<f32>>>> = vec![None; layers.len()];
         observe(&whole, &deployed.params, &x, |value, y| {

@@ -10,9 +10,11 @@ use crate::data::Images;
 use crate::engine::grad::{Norms, Wanted, forward};
 use crate::error::{During, Result};
 use crate::eval::Deployed;
-use crate::eval::deployed::BATCH;
 use crate::graph::Params;
 use crate::rng::Rng;
+
+/// Images that statistics are measured on together, and least images of replay.
+const BATCH: usize = 64;
 
 /// The same network with statistics measured on equal numbers of `failures` and `replay`.
 ///
@@ -42,5 +44,5 @@ pub fn re_estimate(deployed: &Deployed, failures: &Images, replay: &Images, seed
     for (name, sum) in sums.iter() {
         params.insert(name.clone(), (sum / n_batches as f64).during("averaging statistics")?);
     }
-    Ok(Deployed { network: deployed.network.clone(), params })
+    Ok(Deployed { params, ..deployed.clone() })
 }

@@ -67,7 +67,7 @@ fn text(graph: &Graph) -> Result<serde_json::Value> {
 /// does not fit, [`Error::NotFinite`] for a damaged base.
 pub fn deploy(model: &Model, patch: Option<(&Patch, &std::path::Path)>) -> Result<Deployed> {
     let Some((patch, path)) = patch else {
-        return Ok(Deployed { network: model.network.clone(), params: model.params()? });
+        return Ok(Deployed::new(model.network.clone(), model.params()?));
     };
     patch.check_base(model.file.digest(), path)?;
     let malformed = |problem: String| Error::Malformed { path: path.into(), problem };
@@ -89,5 +89,5 @@ pub fn deploy(model: &Model, patch: Option<(&Patch, &std::path::Path)>) -> Resul
         };
         params.insert(name, tensor);
     }
-    Ok(Deployed { network, params })
+    Ok(Deployed::new(network, params))
 }

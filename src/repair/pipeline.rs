@@ -134,7 +134,7 @@ impl Repair<'_> {
     fn train(&self, start: &Deployed, level: &Level, progress: Progress) -> Result<(Deployed, Vec<Choice>)> {
         let site = Site::new(start, level.clone())?;
         let sets = Cached::new(&site, &self.split, (&start.normalize()?, self.store()))?;
-        let as_deployed = Part::new(site.graph.clone(), site.params.clone(), &site.input)?;
+        let as_deployed = Part::new(site.graph.clone(), site.params.clone(), &site)?;
         let weights = self.fit(&site, as_deployed, sets.training(), (self.config.fit.steps, progress))?;
         if self.config.method == Method::Weights {
             return Ok((place(start, &site, &weights)?, Vec::new()));
@@ -246,7 +246,7 @@ fn place(start: &Deployed, site: &Site, part: &Part) -> Result<Deployed> {
     }
     let mut params = start.params.clone();
     params.extend(&part.params);
-    Ok(Deployed { network, params })
+    Ok(Deployed { network, params, ..*start })
 }
 
 /// The network `share` of the way from `old` to `new`: weights between both, and where the
@@ -264,5 +264,5 @@ fn drawn_back(old: &Deployed, new: &Deployed, share: f64) -> Result<Deployed> {
         Ok((name.clone(), between(name, to).during("drawing weights back")?))
     };
     let params = new.params.iter().map(drawn).collect::<Result<Params>>()?;
-    Ok(Deployed { network: new.network.clone(), params })
+    Ok(Deployed { params, ..new.clone() })
 }

@@ -118,7 +118,7 @@ mod tests {
             class_names: Vec::new(),
             parts: Vec::new(),
         };
-        let deployed = Deployed { network, params: Params::default() };
+        let deployed = Deployed::new(network, Params::default());
         let verdict = Verdict {
             accepted: reasons.is_empty(),
             reasons: reasons.iter().map(|&reason| reason.into()).collect(),

@@ -94,7 +94,7 @@ pub fn search(
     progress: &mut dyn FnMut(usize, f64),
 ) -> Result<(Part, Vec<Choice>)> {
     let space = relax(site, data.clean, rng)?;
-    let mut part = Part::new(space.graph.clone(), space.params.clone(), &site.input)?;
+    let mut part = Part::new(space.graph.clone(), space.params.clone(), site)?;
     let alphas: BTreeSet<String> = space.positions.iter().map(|p| format!("{}.alpha", p.mix)).collect();
     let all = part.trained.clone();
     let only_weights: BTreeSet<String> = all.difference(&alphas).cloned().collect();
@@ -103,8 +103,8 @@ pub fn search(
     let mut stop = Stop { config, order: Vec::new(), unchanged: 0, best: f64::INFINITY, rises: 0 };
     for step in 0..config.steps {
         part.trained.clone_from(&only_weights);
-        let batch = training.draw(data.training, weights, rng)?;
-        let (loss, grads) = part.gradients(site, &batch.x, (&batch.targets, &batch.weights))?;
+        let draws = training.draw(data.training, weights.batch, rng);
+        let (loss, grads) = part.gradients(site, &draws, weights.distill)?;
         if !loss.is_finite() {
             return Err(Error::Diverged { what: format!("the search at {}", site.level), step, loss });
         }
@@ -117,8 +117,8 @@ pub fn search(
         progress(step, loss);
         if (step + 1) % config.choice_every == 0 {
             part.trained.clone_from(&alphas);
-            let batch = validation.draw(data.validation, weights, rng)?;
-            let (loss, grads) = part.gradients(site, &batch.x, (&batch.targets, &batch.weights))?;
+            let draws = validation.draw(data.validation, weights.batch, rng);
+            let (loss, grads) = part.gradients(site, &draws, weights.distill)?;
             by_choice.step(&mut part.params, &grads, |_| config.choice_rate)?;
             if stop.check(step, &space, &part, loss)? {
                 break;

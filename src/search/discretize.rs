@@ -150,7 +150,7 @@ fn rewrite(site: &Site, space: &Space, part: &Part, choices: &[Choice]) -> Resul
         of.push(inputs[kept.map_or(0, |(i, _)| i + 1)]);
     }
     let graph = graph.reaching(of[part.graph.output()]);
-    Part::new(graph, params, &site.input)
+    Part::new(graph, params, site)
 }
 
 fn index<'a>(position: &'a Position, choice: &Choice) -> Option<(usize, &'a Alternative)> {

@@ -103,7 +103,7 @@ pub fn trial(site: &Site, clean: &CleanStatistics, rng: &mut Rng) -> Result<Part
         x = gate(&mut builder, &name, (x, y), vec![candidate.first_gate(); clean.mean.len()])?;
     }
     builder.graph.append(&site.graph);
-    Part::new(builder.graph, builder.params, &site.input)
+    Part::new(builder.graph, builder.params, site)
 }
 
 /// What a trial repair stands behind.

@@ -109,7 +109,7 @@ impl From<Output> for Ran {
 /// The network of [`MODEL`].
 pub(crate) fn network() -> (Model, Deployed) {
     let model = Model::from_bytes(Bytes::from_static(MODEL), Path::new("model.safetensors")).unwrap();
-    let deployed = Deployed { network: model.network.clone(), params: model.params().unwrap() };
+    let deployed = Deployed::new(model.network.clone(), model.params().unwrap());
     (model, deployed)
 }
 

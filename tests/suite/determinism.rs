@@ -56,7 +56,7 @@ fn fitted(block: &str) -> Params {
     let store = Store { folder: &std::env::temp_dir(), precision: Precision::F16 };
     let samples = |images| Samples::taught(&site, &images, &deployed.normalize().unwrap(), store).unwrap();
     let (failures, replay) = (samples(noise(20, 1)), samples(noise(30, 2)));
-    let mut part = Part::new(site.graph.clone(), site.params.clone(), &site.input).unwrap();
+    let mut part = Part::new(site.graph.clone(), site.params.clone(), &site).unwrap();
     let config = Config { steps: 4, batch: 24, ..Config::default() };
     let sets = Sets { failures: &failures, surrogates: None, replay: &replay };
     fit(&site, &mut part, sets, (&config, &mut Rng::new(3)), &mut |_, _| {}).unwrap();

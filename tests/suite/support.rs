@@ -37,7 +37,7 @@ pub(crate) fn open_network(name: &str, size: [usize; 2]) -> Deployed {
     let overrides = Overrides { size: Some(size), ..Overrides::default() };
     let model = Model::open(&data(&format!("{name}.safetensors")), &overrides).unwrap();
     let params = model.params().unwrap();
-    Deployed { network: model.network, params }
+    Deployed::new(model.network, params)
 }
 
 /// As many cases of a property, the same ones on every run: differences across a kink of a

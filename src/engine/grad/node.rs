@@ -27,7 +27,7 @@ pub(super) struct Kept {
 pub(super) type Inputs<'a> = [Option<&'a Tensor>];
 
 /// Whether the backward pass reads input `i`.
-pub(super) fn reads_input(node: &Node, i: usize, wanted: Wanted, needed: &[bool]) -> bool {
+pub(crate) fn reads_input(node: &Node, i: usize, wanted: Wanted, needed: &[bool]) -> bool {
     let trains = |suffix| (wanted.trained)(&node.param(suffix));
     let needs = |i: usize| node.inputs.get(i).is_some_and(|&v: &Value| needed[v]);
     match &node.op {

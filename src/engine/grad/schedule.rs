@@ -10,11 +10,14 @@
 
 use std::ops::Range;
 
+use candle_core::DType;
+
 use super::node::reads_input;
 use super::{Norms, Wanted};
 use crate::error::Result;
 use crate::graph::op::Op;
 use crate::graph::{Graph, Value};
+use crate::kernels::activation;
 
 /// What is let go in the forward pass and computed again in the backward pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -262,8 +265,18 @@ fn keeps_more(op: &Op, wanted: Wanted) -> bool {
     }
 }
 
+/// Bytes that `op` keeps of `n` outputs in `f32`, besides values and statistics.
+pub(crate) fn kept_bytes(op: &Op, n: usize) -> usize {
+    match op {
+        Op::Activation { kind } => activation::kept_bytes(*kind, n, DType::F32),
+        Op::Conv2d(conv) => conv.activation.map_or(0, |kind| activation::kept_bytes(kind, n, DType::F32)),
+        Op::MaxPool(_) => n * size_of::<u32>(),
+        _ => 0,
+    }
+}
+
 /// For each value whether a gradient through it leads to something wanted.
-fn needed(graph: &Graph, input: &[usize], wanted: Wanted) -> Result<Vec<bool>> {
+pub(crate) fn needed(graph: &Graph, input: &[usize], wanted: Wanted) -> Result<Vec<bool>> {
     let shapes = graph.shapes(input)?;
     let mut needed = vec![wanted.input];
     for node in &graph.nodes {
