@@ -59,7 +59,7 @@ struct How {
     /// Weight updates of the search
     #[arg(long, default_value_t = search::Config::default().steps, value_name = "N")]
     search_steps: usize,
-    /// Learning rate of the deployed weights [default: 0.001 at a block, 0.005 at the last layer,
+    /// Learning rate of the deployed weights [default: 0.004 at a block, 0.005 at the last layer,
     /// 0.0001 in the whole network]
     #[arg(long)]
     rate: Option<f64>,

@@ -5,5 +5,6 @@ pub mod levers;
 #[allow(unsafe_code)] // `GlobalAlloc` is an unsafe trait
 pub mod meter;
 
+
 pub use levers::Levers;
 pub use meter::{Meter, ProcessMemory};

@@ -5,11 +5,13 @@
 //! input, normalization and conditional scaling first (ours). Each has the shapes of what it
 //! may replace; new weights are drawn, or are such that the operation starts as the identity.
 
+use std::iter::repeat_n;
+
 use candle_core::{Device, Tensor};
 
 use crate::error::{During, Result};
 use crate::fit::Samples;
-use crate::graph::op::{Activation, Conv2d, Op, Pool};
+use crate::graph::op::{Activation, Conv2d, Op, Pool, elements};
 use crate::graph::{Graph, Params, Value};
 use crate::kernels::{batch_norm, global_pool};
 use crate::rng::Rng;
@@ -96,8 +98,8 @@ impl ConvCandidate {
                 let x = to.plain(&format!("{name}.pool"), Op::AvgPool(pool), x);
                 to.widened(name, [c, outputs], x)
             }
-            Self::Conv1 => to.conv(name, Conv2d::valid(outputs, 1, stride), c, x),
-            Self::Conv3 => to.conv(name, Conv2d::same(outputs, 3, stride), c, x),
+            Self::Conv1 => to.dense(name, Conv2d::valid(outputs, 1, stride), c, x),
+            Self::Conv3 => to.dense(name, Conv2d::same(outputs, 3, stride), c, x),
             Self::Dilated3 => to.separable(
                 name,
                 Conv2d { dilation: 2, padding: 2, ..Conv2d::valid(c, 3, stride) },
@@ -171,6 +173,11 @@ fn moments(rows: &[Vec<f32>], c: usize) -> [f32; 2] {
 
 const EPS: f64 = 1e-5;
 
+/// Most hidden channels of [`InputCandidate::Condition`] and of [`InputCandidate::Branch`]:
+/// without a bound their weights would grow with the square of the channels.
+const MOST_HIDDEN: usize = 128;
+const MOST_INNER: usize = 64;
+
 impl InputCandidate {
     /// All of them, in the order in which they stand before a part.
     pub const ALL: [Self; 4] = [Self::Normalize, Self::Condition, Self::Blur, Self::Branch];
@@ -211,16 +218,17 @@ impl InputCandidate {
                 Ok(to.plain(name, Op::Conv2d(conv), x))
             }
             Self::Branch => {
+                let width = MOST_INNER.min(c);
                 let inner =
-                    Conv2d { bias: true, activation: Some(Activation::Relu), ..Conv2d::same(c, 3, 1) };
+                    Conv2d { bias: true, activation: Some(Activation::Relu), ..Conv2d::same(width, 3, 1) };
                 let y = to.conv(&format!("{name}.inner"), inner, c, x)?;
-                let y = to.zero_pointwise(&format!("{name}.outer"), [c, c], y)?;
+                let y = to.zero_pointwise(&format!("{name}.outer"), [width, c], y)?;
                 Ok(to.graph.push(format!("{name}.add"), Op::Add, &[x, y]))
             }
             Self::Condition => condition(to, name, clean, x),
             Self::Normalize => {
-                to.tensor(&format!("{name}.weight"), clean.std.clone(), &[c])?;
-                to.tensor(&format!("{name}.bias"), clean.mean.clone(), &[c])?;
+                to.tensor(&format!("{name}.weight"), clean.std.iter().copied(), &[c])?;
+                to.tensor(&format!("{name}.bias"), clean.mean.iter().copied(), &[c])?;
                 Ok(to.plain(name, Op::InstanceNorm { eps: EPS }, x))
             }
         }
@@ -236,16 +244,17 @@ fn condition(to: &mut Builder, name: &str, clean: &CleanStatistics, x: Value) ->
     let seen = to.graph.push(format!("{name}.seen"), Op::Concat, &[mean, std]);
     let scale = format!("{name}.scale_seen");
     let joined = |a: &[f32], b: &[f32]| a.iter().chain(b).copied().collect::<Vec<_>>();
-    to.tensor(&format!("{scale}.weight"), vec![1.0; 2 * c], &[2 * c])?;
-    to.tensor(&format!("{scale}.bias"), vec![0.0; 2 * c], &[2 * c])?;
+    to.tensor(&format!("{scale}.weight"), repeat_n(1.0, 2 * c), &[2 * c])?;
+    to.tensor(&format!("{scale}.bias"), repeat_n(0.0, 2 * c), &[2 * c])?;
     to.tensor(&format!("{scale}.running_mean"), joined(&clean.mean, &clean.std_mean), &[2 * c])?;
     let spread = joined(&clean.mean_spread, &clean.std_spread);
-    to.tensor(&format!("{scale}.running_var"), spread.iter().map(|s| s * s).collect(), &[2 * c])?;
+    to.tensor(&format!("{scale}.running_var"), spread.iter().map(|s| s * s), &[2 * c])?;
     let seen = to.plain(&scale, Op::BatchNorm { eps: EPS }, seen);
-    let hidden = Conv2d { activation: Some(Activation::Relu), bias: true, ..Conv2d::valid(2 * c, 1, 1) };
+    let width = MOST_HIDDEN.min(2 * c);
+    let hidden = Conv2d { activation: Some(Activation::Relu), bias: true, ..Conv2d::valid(width, 1, 1) };
     let hidden = to.conv(&format!("{name}.hidden"), hidden, 2 * c, seen)?;
-    let s = to.zero_pointwise(&format!("{name}.scale"), [2 * c, c], hidden)?;
-    let t = to.zero_pointwise(&format!("{name}.shift"), [2 * c, c], hidden)?;
+    let s = to.zero_pointwise(&format!("{name}.scale"), [width, c], hidden)?;
+    let t = to.zero_pointwise(&format!("{name}.shift"), [width, c], hidden)?;
     let scaled = to.graph.push(format!("{name}.scaled"), Op::Mul, &[x, s]);
     let sum = to.graph.push(format!("{name}.sum"), Op::Add, &[x, scaled]);
     Ok(to.graph.push(format!("{name}.shifted"), Op::Add, &[sum, t]))
@@ -255,7 +264,10 @@ fn condition(to: &mut Builder, name: &str, clean: &CleanStatistics, x: Value) ->
 pub(super) struct Builder<'a> {
     pub(super) graph: Graph,
     pub(super) params: Params,
-    pub(super) rng: &'a mut Rng,
+    /// Draws new weights; without it the graph is made and its tensors are not.
+    pub(super) rng: Option<&'a mut Rng>,
+    /// Most groups of the channels that a dense convolution sees.
+    pub(super) groups: usize,
 }
 
 impl Builder<'_> {
@@ -263,8 +275,18 @@ impl Builder<'_> {
         self.graph.push(name, op, &[x])
     }
 
-    pub(super) fn tensor(&mut self, name: &str, values: Vec<f32>, shape: &[usize]) -> Result<()> {
-        let tensor = Tensor::from_vec(values, shape, &Device::Cpu).during("making new weights")?;
+    pub(super) fn tensor(
+        &mut self,
+        name: &str,
+        values: impl IntoIterator<Item = f32>,
+        shape: &[usize],
+    ) -> Result<()> {
+        if self.rng.is_none() {
+            return Ok(());
+        }
+        let mut all = Vec::with_capacity(shape.iter().product());
+        all.extend(values);
+        let tensor = Tensor::from_vec(all, shape, &Device::Cpu).during("making new weights")?;
         self.params.insert(name, tensor);
         Ok(())
     }
@@ -273,26 +295,36 @@ impl Builder<'_> {
     fn conv(&mut self, name: &str, conv: Conv2d, c: usize, x: Value) -> Result<Value> {
         let shape = conv.weight_shape(c);
         let scale = (2.0 / (shape[1] * shape[2] * shape[3]) as f32).sqrt();
-        let weights = (0..shape.iter().product()).map(|_| self.rng.normal() * scale).collect();
-        self.tensor(&format!("{name}.weight"), weights, &shape)?;
-        self.tensor(&format!("{name}.bias"), vec![0.0; conv.outputs], &[conv.outputs])?;
+        if let Some(rng) = self.rng.take() {
+            let weights: Vec<f32> = (0..elements(&shape)).map(|_| rng.normal() * scale).collect();
+            self.rng = Some(rng);
+            self.tensor(&format!("{name}.weight"), weights, &shape)?;
+        }
+        self.tensor(&format!("{name}.bias"), repeat_n(0.0, conv.outputs), &[conv.outputs])?;
         Ok(self.plain(name, Op::Conv2d(Conv2d { bias: true, ..conv }), x))
     }
 
     fn zero_pointwise(&mut self, name: &str, [c, outputs]: [usize; 2], x: Value) -> Result<Value> {
-        self.tensor(&format!("{name}.weight"), vec![0.0; c * outputs], &[outputs, c, 1, 1])?;
-        self.tensor(&format!("{name}.bias"), vec![0.0; outputs], &[outputs])?;
+        self.tensor(&format!("{name}.weight"), repeat_n(0.0, c * outputs), &[outputs, c, 1, 1])?;
+        self.tensor(&format!("{name}.bias"), repeat_n(0.0, outputs), &[outputs])?;
         Ok(self.plain(name, Op::Conv2d(Conv2d { bias: true, ..Conv2d::valid(outputs, 1, 1) }), x))
     }
 
     fn separable(&mut self, name: &str, depthwise: Conv2d, outputs: usize, x: Value) -> Result<Value> {
         let c = depthwise.outputs;
         let x = self.conv(&format!("{name}.depthwise"), Conv2d { groups: c, ..depthwise }, c, x)?;
-        self.conv(&format!("{name}.pointwise"), Conv2d::valid(outputs, 1, 1), c, x)
+        self.dense(&format!("{name}.pointwise"), Conv2d::valid(outputs, 1, 1), c, x)
+    }
+
+    /// A convolution over all channels, or over as many groups of them as there may be.
+    fn dense(&mut self, name: &str, conv: Conv2d, c: usize, x: Value) -> Result<Value> {
+        let divides = |g: &usize| c.is_multiple_of(*g) && conv.outputs.is_multiple_of(*g);
+        let groups = (1..=self.groups).rev().find(divides).unwrap_or(1);
+        self.conv(name, Conv2d { groups, ..conv }, c, x)
     }
 
     /// `x` with `outputs` channels: itself, or by a 1x1 convolution.
     fn widened(&mut self, name: &str, [c, outputs]: [usize; 2], x: Value) -> Result<Value> {
-        if c == outputs { Ok(x) } else { self.conv(name, Conv2d::valid(outputs, 1, 1), c, x) }
+        if c == outputs { Ok(x) } else { self.dense(name, Conv2d::valid(outputs, 1, 1), c, x) }
     }
 }

@@ -14,6 +14,7 @@
 //! Positions are the part's input and each of its convolutions, behind its batch norm.
 
 use std::collections::BTreeMap;
+use std::iter::repeat_n;
 
 use super::candidate::{Builder, CleanStatistics, ConvCandidate, InputCandidate};
 use crate::error::Result;
@@ -59,8 +60,33 @@ pub struct Space {
 ///
 /// [`crate::Error::Graph`] when the part is not sound.
 pub fn relax(site: &Site, clean: &CleanStatistics, rng: &mut Rng) -> Result<Space> {
+    relaxed(site, clean, Some(rng))
+}
+
+/// The graph of [`relax`], without its tensors: what the memory planner asks about.
+///
+/// # Errors
+///
+/// As [`relax`].
+pub fn relaxed_graph(site: &Site) -> Result<Graph> {
+    Ok(relaxed(site, &unmeasured(site), None)?.graph)
+}
+
+/// Statistics of the right length.
+fn unmeasured(site: &Site) -> CleanStatistics {
+    let zeros = vec![0.0; site.input[0]];
+    CleanStatistics {
+        mean: zeros.clone(),
+        std: zeros.clone(),
+        mean_spread: zeros.clone(),
+        std_mean: zeros.clone(),
+        std_spread: zeros,
+    }
+}
+
+fn relaxed(site: &Site, clean: &CleanStatistics, rng: Option<&mut Rng>) -> Result<Space> {
     let shapes = site.graph.shapes(&site.input)?;
-    let builder = Builder { graph: Graph::default(), params: site.params.clone(), rng };
+    let builder = builder(site, rng);
     let mut relaxing = Relaxing { builder, positions: Vec::new(), of: Vec::new() };
     let input = relaxing.input(&prefix(site), clean, site.input.len() == 3)?;
     relaxing.of.push(input);
@@ -95,7 +121,21 @@ pub fn relax(site: &Site, clean: &CleanStatistics, rng: &mut Rng) -> Result<Spac
 ///
 /// [`crate::Error::Graph`] when the part is not sound.
 pub fn trial(site: &Site, clean: &CleanStatistics, rng: &mut Rng) -> Result<Part> {
-    let mut builder = Builder { graph: Graph::default(), params: site.params.clone(), rng };
+    let (graph, params) = trial_of(site, clean, Some(rng))?;
+    Part::new(graph, params, site)
+}
+
+/// The graph of [`trial`], without its tensors.
+///
+/// # Errors
+///
+/// As [`trial`].
+pub fn trial_graph(site: &Site) -> Result<Graph> {
+    Ok(trial_of(site, &unmeasured(site), None)?.0)
+}
+
+fn trial_of(site: &Site, clean: &CleanStatistics, rng: Option<&mut Rng>) -> Result<(Graph, Params)> {
+    let mut builder = builder(site, rng);
     let mut x = INPUT;
     for candidate in TRIAL.into_iter().filter(|_| site.input.len() == 3) {
         let name = format!("{}.{}", prefix(site), candidate.name());
@@ -103,7 +143,15 @@ pub fn trial(site: &Site, clean: &CleanStatistics, rng: &mut Rng) -> Result<Part
         x = gate(&mut builder, &name, (x, y), vec![candidate.first_gate(); clean.mean.len()])?;
     }
     builder.graph.append(&site.graph);
-    Part::new(builder.graph, builder.params, site)
+    Ok((builder.graph, builder.params))
+}
+
+/// Groups that alternatives see channels in where weights must be few.
+const GROUPS: usize = 16;
+
+fn builder<'a>(site: &Site, rng: Option<&'a mut Rng>) -> Builder<'a> {
+    let groups = if site.levers.grouped { GROUPS } else { 1 };
+    Builder { graph: Graph::default(), params: site.params.clone(), rng, groups }
 }
 
 /// What a trial repair stands behind.
@@ -185,7 +233,7 @@ impl Relaxing<'_> {
 
     fn mix(&mut self, name: &str, values: &[Value], alternatives: Vec<Alternative>) -> Result<Value> {
         let mix = format!("{name}.choice");
-        self.builder.tensor(&format!("{mix}.alpha"), vec![0.0; values.len()], &[values.len()])?;
+        self.builder.tensor(&format!("{mix}.alpha"), repeat_n(0.0, values.len()), &[values.len()])?;
         self.positions.push(Position { name: name.into(), mix: mix.clone(), alternatives });
         Ok(self.builder.graph.push(mix, Op::Mix, values))
     }

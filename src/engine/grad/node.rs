@@ -127,7 +127,7 @@ impl Context<'_> {
                 let (dx, dweight, dbias) = instance_norm::backward(dy, x, self.tensor("weight")?, *eps)?;
                 self.train("weight", grads, || Ok(dweight))?;
                 self.train("bias", grads, || Ok(dbias))?;
-                Ok(vec![Some(dx)])
+                Ok(vec![self.needs(0).then_some(dx)])
             }
             Op::Linear { bias, .. } => {
                 self.train("weight", grads, || linear::dw(dy, self.input(xs, 0)?))?;
