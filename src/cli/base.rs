@@ -73,7 +73,11 @@ pub(super) fn images(path: &Path, set: &'static str, network: &Network) -> Resul
     let channels = network.input.shape.first().copied().filter(|c| [1, 3].contains(c));
     let images = data::open_as(path, set, channels)?;
     match images.class_names() {
-        Some(names) => relabelled(&images, &classes_of(names, path, network)?),
+        Some(names) => {
+            let classes = classes_of(names, path, network)?;
+            let labels = images.labels().iter().map(|&label| classes[label as usize]).collect();
+            Ok(images.relabelled(labels))
+        }
         None => Ok(images),
     }
 }
@@ -101,11 +105,6 @@ fn classes_of(folders: &[String], path: &Path, network: &Network) -> Result<Vec<
         })
     };
     found.into_iter().zip(folders).map(named).collect()
-}
-
-fn relabelled(images: &Images, classes: &[u32]) -> Result<Images> {
-    let labels = images.labels().iter().map(|&label| classes[label as usize]).collect();
-    Images::from_parts(images.shape(), images.pixels().to_vec(), labels, images.path())
 }
 
 /// The corruptions of these names; `all` stands for every kind at every severity.

@@ -78,7 +78,7 @@ pub fn encode(images: &Images) -> Result<(Vec<u8>, Vec<u8>)> {
     images.check(images.shape(), 256)?;
     let labels: Vec<u8> = images.labels().iter().map(|label| *label as u8).collect();
     let sizes = if c == 1 { vec![n, h, w] } else { vec![n, c, h, w] };
-    Ok((gzip(&sizes, images.pixels())?, gzip(&[n], &labels)?))
+    Ok((gzip(&sizes, &images.pixels())?, gzip(&[n], &labels)?))
 }
 
 /// The labels file that belongs to an images file: `train-labels-idx1-ubyte` to

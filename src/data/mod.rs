@@ -1,7 +1,8 @@
-//! Labelled images of one size in memory, and the ways to get, cut and change them.
+//! Labelled images of one size, and the ways to get, cut and change them.
 //!
 //! Pixels stay bytes until a batch is made: a set takes a quarter of its size as `f32`, and
-//! damage and augmentation work on what the camera saw.
+//! damage and augmentation work on what the camera saw. A subset shares the pixels of the whole,
+//! and where memory is short, pixels are moved into a mapped file ([`Images::spooled`]).
 //!
 //! Reading order: [`Images`], [`open()`], then [`batches`] and [`corrupt`].
 
@@ -15,20 +16,25 @@ mod open;
 pub mod split;
 pub mod transfer;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::storage::Bytes;
 
 pub use normalize::Normalize;
 pub use open::{open, open_as};
 
 /// Labelled images of one size, 8 bits a channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Images {
     shape: [usize; 3],
-    pixels: Vec<u8>,
+    /// Of all images that there are, shared with other sets.
+    pixels: Bytes,
+    /// Which of them are in this set, in its order; `None` for all.
+    order: Option<Vec<u32>>,
     labels: Vec<u32>,
     path: PathBuf,
     class_names: Option<Vec<String>>,
@@ -62,7 +68,7 @@ impl Images {
             );
             return Err(Error::Malformed { path, problem });
         }
-        Ok(Self { shape, pixels, labels, path, class_names: None })
+        Ok(Self { shape, pixels: pixels.into(), order: None, labels, path, class_names: None })
     }
 
     /// The same set, whose classes have these names in the order of their labels.
@@ -102,14 +108,42 @@ impl Images {
     /// When `i` is not below [`Self::len`].
     #[must_use]
     pub fn image(&self, i: usize) -> &[u8] {
-        let size = self.image_bytes();
+        let (i, size) = (self.order.as_ref().map_or(i, |order| order[i] as usize), self.image_bytes());
         &self.pixels[i * size..(i + 1) * size]
     }
 
-    /// Bytes of all images, one after another.
+    /// Bytes of all images, one after another; copied if the set is a part of another.
     #[must_use]
-    pub fn pixels(&self) -> &[u8] {
-        &self.pixels
+    pub fn pixels(&self) -> Cow<'_, [u8]> {
+        match &self.order {
+            None => Cow::Borrowed(&self.pixels),
+            Some(_) => Cow::Owned((0..self.len()).flat_map(|i| self.image(i)).copied().collect()),
+        }
+    }
+
+    /// The same set with its pixels in an unnamed mapped file in `folder`, which the system can
+    /// drop from memory and read again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] when the folder cannot be written.
+    pub fn spooled(self, folder: &Path) -> Result<Self> {
+        if self.is_empty() {
+            return Ok(self);
+        }
+        let images = (0..self.len()).map(|i| self.image(i));
+        Ok(Self { pixels: Bytes::spool(images, folder)?, order: None, ..self })
+    }
+
+    /// The same images with other labels, and without names of classes.
+    ///
+    /// # Panics
+    ///
+    /// When there are not as many labels as images.
+    #[must_use]
+    pub fn relabelled(&self, labels: Vec<u32>) -> Self {
+        assert_eq!(labels.len(), self.len(), "one label an image");
+        Self { labels, class_names: None, ..self.clone() }
     }
 
     /// Classes of all images in order, as indices.
@@ -177,11 +211,11 @@ impl Images {
     /// When an index is not below [`Self::len`].
     #[must_use]
     pub fn subset(&self, indices: &[usize]) -> Self {
-        let mut pixels = Vec::with_capacity(indices.len() * self.image_bytes());
-        indices.iter().for_each(|i| pixels.extend_from_slice(self.image(*i)));
+        let place = |&i: &usize| self.order.as_ref().map_or(i as u32, |order| order[i]);
         Self {
             shape: self.shape,
-            pixels,
+            pixels: self.pixels.clone(),
+            order: Some(indices.iter().map(place).collect()),
             labels: indices.iter().map(|i| self.labels[*i]).collect(),
             path: self.path.clone(),
             class_names: self.class_names.clone(),
@@ -211,7 +245,8 @@ impl Images {
             (None, Some(others)) => self.class_names = Some(others.clone()),
             _ => {}
         }
-        self.pixels.extend_from_slice(&other.pixels);
+        self.pixels = [self.pixels(), other.pixels()].concat().into();
+        self.order = None;
         self.labels.extend_from_slice(&other.labels);
         Ok(())
     }
@@ -219,20 +254,35 @@ impl Images {
     /// The same set with each image changed by `change(index, from, to)`, in parallel; `to` is
     /// zero before.
     pub(crate) fn map(&self, change: impl Fn(usize, &[u8], &mut [u8]) + Sync) -> Self {
-        let mut pixels = vec![0; self.pixels.len()];
         let size = self.image_bytes();
-        pixels
-            .par_chunks_exact_mut(size)
-            .zip(self.pixels.par_chunks_exact(size))
-            .enumerate()
-            .for_each(|(i, (to, from))| change(i, from, to));
-        Self {
-            pixels,
-            labels: self.labels.clone(),
-            path: self.path.clone(),
-            class_names: self.class_names.clone(),
-            ..*self
+        let mut pixels = vec![0; self.len() * size];
+        let images = pixels.par_chunks_exact_mut(size).enumerate();
+        images.for_each(|(i, to)| change(i, self.image(i), to));
+        Self { pixels: pixels.into(), order: None, ..self.clone() }
+    }
+
+    /// [`Self::map`] with the result in an unnamed mapped file, a few images at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] when the folder cannot be written.
+    pub(crate) fn map_spooled(
+        &self,
+        folder: &Path,
+        change: impl Fn(usize, &[u8], &mut [u8]) + Sync,
+    ) -> Result<Self> {
+        const TOGETHER: usize = 32;
+        if self.is_empty() {
+            return Ok(self.clone());
         }
+        let size = self.image_bytes();
+        let changed = (0..self.len()).step_by(TOGETHER).map(|start| {
+            let mut pixels = vec![0; TOGETHER.min(self.len() - start) * size];
+            let images = pixels.par_chunks_exact_mut(size).enumerate();
+            images.for_each(|(i, to)| change(start + i, self.image(start + i), to));
+            pixels
+        });
+        Ok(Self { pixels: Bytes::spool(changed, folder)?, order: None, ..self.clone() })
     }
 
     /// Bytes of one image; over 0, for no side is 0.
@@ -240,6 +290,16 @@ impl Images {
         self.shape.iter().product()
     }
 }
+
+/// Sets of the same images, labels and names, wherever their pixels are.
+impl PartialEq for Images {
+    fn eq(&self, other: &Self) -> bool {
+        let facts = |set: &Self| (set.shape, set.labels.clone(), set.path.clone(), set.class_names.clone());
+        facts(self) == facts(other) && (0..self.len()).all(|i| self.image(i) == other.image(i))
+    }
+}
+
+impl Eq for Images {}
 
 /// A shape as people write it: `1x28x28`.
 #[must_use]

@@ -79,7 +79,7 @@ mod tests {
     fn a_folder_with_one_pair_is_read_and_with_two_needs_a_choice() {
         let folder = tempfile::tempdir().unwrap();
         put(folder.path(), "t10k-", 7);
-        assert_eq!(open(folder.path(), "guard").unwrap().pixels(), [7]);
+        assert_eq!(open(folder.path(), "guard").unwrap().pixels()[..], [7]);
 
         put(folder.path(), "train-", 9);
         let error = open(folder.path(), "guard").unwrap_err();
@@ -91,7 +91,7 @@ mod tests {
                 && text.contains("train-images")
         );
         let chosen = folder.path().join("train-images-idx3-ubyte.gz");
-        assert_eq!(open(&chosen, "guard").unwrap().pixels(), [9]);
+        assert_eq!(open(&chosen, "guard").unwrap().pixels()[..], [9]);
     }
 
     #[test]

@@ -18,11 +18,14 @@
 //! clip, which takes power away from noise, so the noise is raised until the clipped result has
 //! the power that was measured.
 
+use std::path::Path;
+
 use rayon::prelude::*;
 use rustfft::FftPlanner;
 use rustfft::num_complex::Complex32;
 
 use super::Images;
+use crate::error::Result;
 use crate::rng::Rng;
 
 /// An estimated change of images.
@@ -37,14 +40,20 @@ pub struct Transfer {
     mean: Vec<[f32; 2]>,
 }
 
+/// Images whose spectra are in memory together.
+const TOGETHER: usize = 32;
+
 /// Rounds in which the noise is raised for what clipping takes away.
 const ROUNDS: usize = 3;
 
 impl Transfer {
     /// Estimates what makes `clean` images look like `failing` ones; both of one size, none
-    /// empty.
-    #[must_use]
-    pub fn estimate(clean: &Images, failing: &Images, seed: u64) -> Self {
+    /// empty. Images on the way are in unnamed files in `folder`.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::File`] when the folder cannot be written.
+    pub fn estimate(clean: &Images, failing: &Images, (folder, seed): (&Path, u64)) -> Result<Self> {
         let weights = class_weights(clean, failing);
         let uniform = vec![1.0 / failing.len().max(1) as f64; failing.len()];
         let (q, p) = (Summary::new(clean, &weights), Summary::new(failing, &uniform));
@@ -57,7 +66,7 @@ impl Transfer {
         });
         let mut transfer = Self { shape: clean.shape(), gain, noise, mean: mean.collect() };
         for _ in 0..ROUNDS {
-            let reached = Summary::new(&transfer.apply(clean, seed), &weights);
+            let reached = Summary::new(&transfer.apply(clean, (folder, seed))?, &weights);
             for ((noise, reached), (p, q)) in transfer.noise.iter_mut().zip(&reached.power).zip(pairs()) {
                 if p > q {
                     *noise *= ((p - q) / (reached - q).max((p - q) * 0.25)).sqrt().clamp(0.5, 2.0) as f32;
@@ -67,15 +76,19 @@ impl Transfer {
                 mean[1] += (p[0] - reached[0]) as f32;
             }
         }
-        transfer
+        Ok(transfer)
     }
 
-    /// The images as the field would show them; each draws its noise from `seed` and its index.
-    #[must_use]
-    pub fn apply(&self, images: &Images, seed: u64) -> Images {
+    /// The images as the field would show them, in an unnamed file in `folder`; each draws its
+    /// noise from `seed` and its index.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::File`] when the folder cannot be written.
+    pub fn apply(&self, images: &Images, (folder, seed): (&Path, u64)) -> Result<Images> {
         let [_, h, w] = self.shape;
         let fourier = Fourier::new(h, w);
-        images.map(|i, from, to| {
+        images.map_spooled(folder, |i, from, to| {
             let mut rng = Rng::stream(seed, i as u64);
             for (c, (from, to)) in from.chunks_exact(h * w).zip(to.chunks_exact_mut(h * w)).enumerate() {
                 let bytes = self.plane(c, from, &fourier, &mut rng);
@@ -125,15 +138,19 @@ impl Summary {
     fn new(images: &Images, weights: &[f64]) -> Self {
         let [c, h, w] = images.shape();
         let fourier = Fourier::new(h, w);
-        let spectra: Vec<(Vec<f32>, Vec<f32>)> =
-            (0..images.len()).into_par_iter().map(|i| spectrum(images.image(i), &fourier)).collect();
         let mut power = vec![0.0; c * h * w];
         let mut moments = vec![[0.0; 2]; c];
-        for ((spectrum, means), weight) in spectra.iter().zip(weights) {
-            power.iter_mut().zip(spectrum).for_each(|(sum, p)| *sum += weight * f64::from(*p));
-            for (sum, &m) in moments.iter_mut().zip(means) {
-                sum[0] += weight * f64::from(m);
-                sum[1] += weight * f64::from(m) * f64::from(m);
+        // A few at a time: all spectra together would take more memory than all pixels.
+        let all: Vec<usize> = (0..images.len()).collect();
+        for few in all.chunks(TOGETHER) {
+            let spectra: Vec<(Vec<f32>, Vec<f32>)> =
+                few.par_iter().map(|&i| spectrum(images.image(i), &fourier)).collect();
+            for ((spectrum, means), weight) in spectra.iter().zip(&weights[few[0]..]) {
+                power.iter_mut().zip(spectrum).for_each(|(sum, p)| *sum += weight * f64::from(*p));
+                for (sum, &m) in moments.iter_mut().zip(means) {
+                    sum[0] += weight * f64::from(m);
+                    sum[1] += weight * f64::from(m) * f64::from(m);
+                }
             }
         }
         let mean = moments.into_iter().map(|[m, square]| [m, (square - m * m).max(0.0).sqrt()]).collect();
@@ -214,6 +231,12 @@ mod tests {
         Images::from_parts([1, 12, 16], pixels, vec![0; n], "made").unwrap()
     }
 
+    fn transferred(clean: &Images, failing: &Images) -> Images {
+        let folder = std::env::temp_dir();
+        let transfer = Transfer::estimate(clean, failing, (&folder, 7)).unwrap();
+        transfer.apply(clean, (&folder, 8)).unwrap()
+    }
+
     fn deviation(images: &Images) -> f64 {
         let all: Vec<f64> = images.pixels().iter().map(|&b| f64::from(b) / 255.0).collect();
         let mean = all.iter().sum::<f64>() / all.len() as f64;
@@ -224,7 +247,7 @@ mod tests {
     fn transferred_images_have_the_power_of_the_failures() {
         let clean = images(200, 1.0, 0.0, 1);
         for failing in [images(80, 0.3, 0.0, 2), images(80, 1.0, 0.2, 3)] {
-            let made = Transfer::estimate(&clean, &failing, 7).apply(&clean, 8);
+            let made = transferred(&clean, &failing);
             let (want, got) = (deviation(&failing), deviation(&made));
             assert!((got / want - 1.0).abs() < 0.1, "{got} instead of {want}");
         }
@@ -233,8 +256,8 @@ mod tests {
     #[test]
     fn without_a_change_nothing_changes() {
         let clean = images(50, 1.0, 0.0, 1);
-        let made = Transfer::estimate(&clean, &clean, 7).apply(&clean, 8);
-        let off = made.pixels().iter().zip(clean.pixels()).map(|(a, b)| a.abs_diff(*b)).max();
+        let made = transferred(&clean, &clean);
+        let off = made.pixels().iter().zip(clean.pixels().iter()).map(|(a, b)| a.abs_diff(*b)).max();
         assert!(off <= Some(1));
     }
 }

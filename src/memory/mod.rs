@@ -5,6 +5,5 @@ pub mod levers;
 #[allow(unsafe_code)] // `GlobalAlloc` is an unsafe trait
 pub mod meter;
 
-
 pub use levers::Levers;
 pub use meter::{Meter, ProcessMemory};

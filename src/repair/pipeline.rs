@@ -206,7 +206,7 @@ impl Repair<'_> {
 
     /// What the patch tells of itself; nothing that changes from run to run.
     fn provenance(&self, level: Option<&Level>, share: f64) -> serde_json::Value {
-        let digest = |images: &Images| crate::storage::Digest::of(images.pixels()).to_string();
+        let digest = |images: &Images| crate::storage::Digest::of(&images.pixels()).to_string();
         json!({
             "program": concat!("archrepair ", env!("CARGO_PKG_VERSION")),
             "seed": self.config.seed,

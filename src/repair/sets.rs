@@ -89,9 +89,10 @@ pub fn prepare(deployed: &Deployed, inputs: Inputs, seed: u64) -> Result<Split> 
     let [train_failures, held_failures] = halves("failures", &failures, usize::MAX, &mut rng)?;
     let [replay, held_replay] = halves("replay images", inputs.replay, MOST_HELD_REPLAY, &mut rng)?;
     let not_failing = inputs.failures.len() - failing.len();
-    let transfer = Transfer::estimate(&replay, &train_failures, rng.seed());
-    let surrogates = transfer.apply(&replay, rng.seed());
-    let held_surrogates = transfer.apply(&held_replay, rng.seed());
+    let mut place = || (inputs.folder, rng.seed());
+    let transfer = Transfer::estimate(&replay, &train_failures, place())?;
+    let surrogates = transfer.apply(&replay, place())?;
+    let held_surrogates = transfer.apply(&held_replay, place())?;
     let failures = train_failures;
     Ok(Split { failures, replay, surrogates, held_failures, held_replay, held_surrogates, not_failing })
 }

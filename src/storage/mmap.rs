@@ -11,7 +11,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
@@ -54,6 +54,24 @@ impl Bytes {
             let problem = "it is empty".into();
             return Err(Error::Malformed { path: path.into(), problem });
         }
+        Ok(Self(Source::Mapped(Arc::new(map))))
+    }
+
+    /// `pieces` one after another in an unnamed mapped file in `folder`, which is gone with the
+    /// last clone, also after a crash.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] when the folder cannot be written or the pieces are empty.
+    pub fn spool(pieces: impl IntoIterator<Item = impl AsRef<[u8]>>, folder: &Path) -> Result<Self> {
+        let write = || {
+            let mut file = std::io::BufWriter::new(tempfile::tempfile_in(folder)?);
+            pieces.into_iter().try_for_each(|piece| file.write_all(piece.as_ref()))?;
+            file.into_inner().map_err(io::IntoInnerError::into_error)
+        };
+        let file = write().map_err(Error::file("write a working file in", folder))?;
+        // SAFETY: the mapping is only read, and no other handle or name of the file exists.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::file("map a working file in", folder))?;
         Ok(Self(Source::Mapped(Arc::new(map))))
     }
 
@@ -111,6 +129,15 @@ mod tests {
     fn embedded_and_owned_bytes_are_read_alike() {
         assert_eq!(&*Bytes::from_static(b"abc"), b"abc");
         assert_eq!(&*Bytes::from(vec![1, 2]), [1, 2]);
+    }
+
+    #[test]
+    fn spooled_bytes_are_the_pieces_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(&*Bytes::spool([vec![1, 2], vec![3]], folder.path()).unwrap(), [1, 2, 3]);
+        assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());
+        let error = Bytes::spool([[1]], &folder.path().join("missing")).unwrap_err();
+        assert!(error.to_string().starts_with("cannot write a working file in "));
     }
 
     #[test]

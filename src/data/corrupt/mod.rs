@@ -270,7 +270,8 @@ mod tests {
             for set in [Constants::Cifar, Constants::ImageNet] {
                 let distance = |severity| {
                     let damaged = Corruption::new(*kind, severity, set).unwrap().apply(&noisy_set(), 3);
-                    let pairs = damaged.pixels().iter().zip(noisy_set().pixels);
+                    let pairs =
+                        damaged.pixels().into_owned().into_iter().zip(noisy_set().pixels().into_owned());
                     pairs.map(|(a, b)| u64::from(a.abs_diff(b)).pow(2)).sum::<u64>()
                 };
                 let distances: Vec<_> = (1..=5).map(distance).collect();
