@@ -3,6 +3,7 @@
 //! - [`golden_operations`], [`golden_networks`]: the numbers of PyTorch.
 //! - [`gradients`]: every gradient against finite differences.
 //! - [`lowering`]: the same function in fewer nodes.
+//! - [`mapped`]: weights that stay in the file give the same bits.
 //! - [`determinism`]: the same bytes on any number of threads.
 //! - [`search`]: what a search starts from.
 //! - [`errors`]: what failures say.
@@ -17,6 +18,7 @@ mod golden_networks;
 mod golden_operations;
 mod gradients;
 mod lowering;
+mod mapped;
 mod random_graphs;
 mod search;
 mod support;

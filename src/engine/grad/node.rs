@@ -37,7 +37,7 @@ impl Context<'_> {
         (self.wanted.trained)(&self.node.param(suffix))
     }
 
-    fn tensor(&self, suffix: &str) -> Result<&Tensor> {
+    fn tensor(&self, suffix: &str) -> Result<Tensor> {
         self.params.get(&self.node.param(suffix))
     }
 
@@ -124,7 +124,7 @@ impl Context<'_> {
             Op::Identity => Ok(vec![Some(dy.clone())]),
             Op::InstanceNorm { eps } => {
                 let x = self.input(kept, 0)?;
-                let (dx, dweight, dbias) = instance_norm::backward(dy, x, self.tensor("weight")?, *eps)?;
+                let (dx, dweight, dbias) = instance_norm::backward(dy, x, &self.tensor("weight")?, *eps)?;
                 self.train("weight", grads, || Ok(dweight))?;
                 self.train("bias", grads, || Ok(dbias))?;
                 Ok(vec![Some(dx)])
@@ -134,7 +134,7 @@ impl Context<'_> {
                 if *bias {
                     self.train("bias", grads, || linear::dbias(dy))?;
                 }
-                Ok(vec![self.wanted_dx(0, || linear::dx(dy, self.tensor("weight")?))?])
+                Ok(vec![self.wanted_dx(0, || linear::dx(dy, &self.tensor("weight")?))?])
             }
             Op::MaxPool(_) => {
                 let argmax = kept.argmax.as_ref().ok_or_else(|| self.lost())?;
@@ -194,20 +194,20 @@ impl Context<'_> {
         if conv.bias {
             self.train("bias", grads, || conv2d::dbias(&before))?;
         }
-        let dx = self.wanted_dx(0, || conv2d::dx(conv, &before, self.tensor("weight")?, x_shape))?;
+        let dx = self.wanted_dx(0, || conv2d::dx(conv, &before, &self.tensor("weight")?, x_shape))?;
         let residual = self.wanted_dx(1, || Ok(before))?;
         Ok(vec![dx, residual])
     }
 
     fn gate(&self, kept: &Kept, dy: &Tensor, grads: &mut Params) -> Result<Vec<Option<Tensor>>> {
-        let weight = self.tensor("gate")?;
+        let weight = &self.tensor("gate")?;
         self.train("gate", grads, || gate::dgate(dy, self.input(kept, 0)?, self.input(kept, 1)?))?;
         let dx = self.wanted_dx(0, || gate::dx(dy, weight))?;
         Ok(vec![dx, self.wanted_dx(1, || gate::dz(dy, weight))?])
     }
 
     fn mix(&self, kept: &Kept, dy: &Tensor, grads: &mut Params) -> Result<Vec<Option<Tensor>>> {
-        let alpha = self.tensor("alpha")?;
+        let alpha = &self.tensor("alpha")?;
         let inputs = || (0..kept.inputs.len()).map(|i| self.input(kept, i)).collect::<Result<Vec<_>>>();
         self.train("alpha", grads, || mix::dalpha(dy, &inputs()?, alpha))?;
         let dx = |i| self.wanted_dx(i, || mix::dx(dy, alpha, i));
