@@ -2,9 +2,18 @@
 //! own without other threads, so this file has no test harness: a failed assertion is a failure. `black_box` keeps the
 //! compiler from leaving out an allocation that nobody looks at.
 
-use std::hint::black_box;
+// Helpers of tests stand outside of the functions that clippy takes for tests.
+#![allow(clippy::unwrap_used)]
 
+use std::hint::black_box;
+use std::path::Path;
+
+use archrepair::engine::infer::infer;
+use archrepair::graph::Params;
+use archrepair::graph::lower::{Lowered, lower};
 use archrepair::memory::{Meter, meter};
+use archrepair::zoo::{Model, Overrides};
+use candle_core::{DType, Device, Tensor};
 
 #[global_allocator]
 static METER: Meter = Meter;
@@ -15,6 +24,10 @@ fn main() {
     a_resized_block_counts_once();
     blocks_of_other_threads_count();
     the_kernel_sees_touched_pages();
+    // One thread, so that two runs of a network hold the same scratch at the same time.
+    rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();
+    a_mapped_weight_allocates_its_widened_bytes_and_nothing_else();
+    a_mapped_network_takes_one_weight_beside_its_activations();
     println!("memory: every figure is exact");
 }
 
@@ -66,4 +79,65 @@ fn the_kernel_sees_touched_pages() {
     let Some(with) = meter::process() else { return };
     assert!(with.rss_anon >= before.rss_anon + (31 << 20), "{before:?} {with:?}");
     assert!(with.vm_hwm >= block.len());
+}
+
+fn shipped() -> Model {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fashion-resnet18/model.safetensors");
+    Model::open(&path, &Overrides::default()).unwrap()
+}
+
+fn lowered(model: &Model, params: &Params) -> Lowered {
+    lower(&model.network.joined(0..model.network.parts.len()), params).unwrap()
+}
+
+/// Bytes of `make`'s result, and the most that were held while it was made.
+fn held<T>(make: impl FnOnce() -> T) -> (usize, usize) {
+    meter::reset_peak();
+    let before = meter::current();
+    let made = black_box(make());
+    let bytes = (meter::current() - before, meter::peak() - before);
+    drop(made);
+    assert_eq!(meter::current(), before);
+    bytes
+}
+
+fn a_mapped_weight_allocates_its_widened_bytes_and_nothing_else() {
+    let model = shipped();
+    let plain = model.mapped_params().unwrap();
+    let folded = lowered(&model, &plain).params;
+    for params in [plain, folded] {
+        for (name, weight) in params.iter().filter(|(_, weight)| weight.is_mapped()) {
+            // What candle keeps about a tensor of as many dimensions, without its numbers.
+            let one = vec![1; weight.shape().len()];
+            let bookkeeping = held(|| Tensor::from_vec(vec![0f32], &*one, &Device::Cpu).unwrap()).0 - 4;
+            let want = bookkeeping + params.widened_bytes(name);
+            assert_eq!(held(|| params.get(name).unwrap()), (want, want), "{name}");
+            assert_eq!(params.widened_bytes(name), 4 * weight.shape().iter().product::<usize>());
+        }
+    }
+}
+
+fn a_mapped_network_takes_one_weight_beside_its_activations() {
+    let image = Tensor::zeros((1, 1, 28, 28), DType::F32, &Device::Cpu).unwrap();
+    let activations = {
+        let model = shipped();
+        let Lowered { graph, params } = lowered(&model, &model.params().unwrap());
+        let run = || infer(&graph, &params, &image).unwrap();
+        drop(run()); // the first run makes what later ones use again
+        held(run).1
+    };
+
+    meter::reset_peak();
+    let before = meter::current();
+    let model = shipped();
+    let Lowered { graph, params } = lowered(&model, &model.mapped_params().unwrap());
+    let (opened, opening) = (meter::current() - before, meter::peak() - before);
+    let (_, running) = held(|| infer(&graph, &params, &image).unwrap());
+
+    let widened = || params.iter().map(|(name, _)| params.widened_bytes(name));
+    let (all, greatest) = (widened().sum::<usize>(), widened().max().unwrap());
+    assert!(running <= activations + greatest + 1024, "{running} > {activations} + {greatest}");
+    // The network itself, names, places, and the vectors; while it is read, also its text.
+    assert!(opened < all / 40, "{opened} bytes are held, all weights are {all}");
+    assert!(opening < all / 15, "opening takes {opening} bytes, all weights are {all}");
 }

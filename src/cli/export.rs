@@ -60,7 +60,7 @@ impl Export {
     /// The file, opened again before anyone else can.
     fn merged(&self, deployed: &Deployed, store: Storage) -> Result<Bytes> {
         let metadata = BTreeMap::from([(METADATA.to_owned(), deployed.network.to_json()?)]);
-        let bytes = Bytes::from(serialize(deployed.params.as_ref(), store, &metadata)?);
+        let bytes = Bytes::from(serialize(&deployed.params.tensors()?, store, &metadata)?);
         let model = Model::from_bytes(bytes.clone(), &self.out)?;
         model.params()?;
         if model.network != deployed.network {

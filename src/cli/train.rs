@@ -146,7 +146,7 @@ impl Train {
     fn publish(&self, deployed: &Deployed, test: &Images, console: &Console) -> Result<()> {
         let labels = test.targets();
         let metadata = BTreeMap::from([(METADATA.to_owned(), deployed.network.to_json()?)]);
-        let bytes = serialize(deployed.params.as_ref(), Storage::F16, &metadata)?;
+        let bytes = serialize(&deployed.params.tensors()?, Storage::F16, &metadata)?;
         publish(&self.out, &bytes)?;
         // What is shipped is judged: the rounded weights as they are read back.
         let model = Model::open(&self.out, &Overrides::default())?;
@@ -161,9 +161,9 @@ impl Train {
 fn save(path: &Path, run: &Run, settings: &str) -> Result<()> {
     let state = [("weight", &run.deployed.params), ("velocity", &run.optimizer.first)];
     let named = state.iter().flat_map(|(kind, params)| {
-        params.iter().map(move |(name, tensor)| (format!("{kind}/{name}"), tensor.clone()))
+        params.iter().map(move |(name, weight)| Ok((format!("{kind}/{name}"), weight.tensor()?)))
     });
-    let tensors: BTreeMap<String, Tensor> = named.collect();
+    let tensors = named.collect::<Result<BTreeMap<String, Tensor>>>()?;
     let progress =
         Progress { epochs_done: run.epochs, steps: run.optimizer.steps, settings: settings.to_owned() };
     let progress = json!(progress).to_string();

@@ -129,6 +129,24 @@ pub fn backward(
     wanted: Wanted,
     (trace, dy): (Trace, Tensor),
 ) -> Result<Gradients> {
+    let mut gradients = Gradients::default();
+    gradients.input = backward_adding(graph, params, wanted, (trace, dy), &mut gradients.params)?;
+    Ok(gradients)
+}
+
+/// As [`backward`], but adds the gradients by trained tensors to those in `sums`, and returns
+/// the one by the input.
+///
+/// # Errors
+///
+/// As [`backward`].
+pub fn backward_adding(
+    graph: &Graph,
+    params: &Params,
+    wanted: Wanted,
+    (trace, dy): (Trace, Tensor),
+    sums: &mut Params,
+) -> Result<Option<Tensor>> {
     let Trace { y, schedule, mut pass, shapes, .. } = trace;
     if shapes.len() != graph.nodes.len() + 1 || dy.dims() != y.dims() {
         let problem = format!(
@@ -142,8 +160,10 @@ pub fn backward(
     }
     drop(y);
     let mut engine = Engine::new(graph, params, wanted, &schedule, &shapes);
+    std::mem::swap(&mut engine.grads, sums);
     let input = pass.backward(graph, &schedule, &mut engine, dy)?;
-    Ok(Gradients { input: input.filter(|_| wanted.input), params: engine.grads })
+    std::mem::swap(&mut engine.grads, sums);
+    Ok(input.filter(|_| wanted.input))
 }
 
 /// Runs units on tensors.

@@ -1,4 +1,5 @@
-//! The forward pass that keeps nothing.
+//! The forward pass that keeps nothing: a value lives until its last use, a mapped weight is
+//! widened for the one operation that reads it.
 
 use candle_core::Tensor;
 
@@ -74,14 +75,14 @@ fn no_value(node: &str) -> crate::Error {
 }
 
 /// The affine parameters of a batch norm.
-pub(super) fn affine<'a>(node: &Node, eps: f64, params: &'a Params) -> Result<Affine<'a>> {
+pub(super) fn affine(node: &Node, eps: f64, params: &Params) -> Result<Affine> {
     let tensor = |suffix| params.get(&node.param(suffix));
     Ok(Affine { weight: tensor("weight")?, bias: tensor("bias")?, eps })
 }
 
 /// The stored statistics of a batch norm.
 pub(super) fn stored(node: &Node, params: &Params) -> Result<Statistics> {
-    let tensor = |suffix| params.get(&node.param(suffix)).cloned();
+    let tensor = |suffix| params.get(&node.param(suffix));
     Ok(Statistics { mean: tensor("running_mean")?, var: tensor("running_var")? })
 }
 
@@ -99,19 +100,20 @@ pub(super) fn apply(node: &Node, params: &Params, inputs: &[&Tensor]) -> Result<
         Op::Conv2d(conv) => {
             let bias = if conv.bias { Some(tensor("bias")?) } else { None };
             let residual = if conv.residual { Some(second()?) } else { None };
-            conv2d::forward(conv, x, tensor("weight")?, Epilogue { bias, residual })
+            conv2d::forward(conv, x, &tensor("weight")?, Epilogue { bias: bias.as_ref(), residual })
         }
         Op::Flatten => x.flatten_from(1).during("flattening"),
-        Op::Gate => gate::forward(x, second()?, tensor("gate")?),
+        Op::Gate => gate::forward(x, second()?, &tensor("gate")?),
         Op::GlobalAvgPool => global_pool::avg(x),
         Op::GlobalStdPool { eps } => global_pool::std(x, *eps),
         Op::Identity => Ok(x.clone()),
-        Op::InstanceNorm { eps } => instance_norm::forward(x, tensor("weight")?, tensor("bias")?, *eps),
+        Op::InstanceNorm { eps } => instance_norm::forward(x, &tensor("weight")?, &tensor("bias")?, *eps),
         Op::Linear { bias, .. } => {
-            linear::forward(x, tensor("weight")?, if *bias { Some(tensor("bias")?) } else { None })
+            let bias = if *bias { Some(tensor("bias")?) } else { None };
+            linear::forward(x, &tensor("weight")?, bias.as_ref())
         }
         Op::MaxPool(window) => pool::max_only(window, x),
-        Op::Mix => mix::forward(inputs, tensor("alpha")?),
+        Op::Mix => mix::forward(inputs, &tensor("alpha")?),
         Op::Mul => elementwise::mul(x, second()?),
         Op::Zero { outputs, stride } => zeros(x, *outputs, *stride),
     }

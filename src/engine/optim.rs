@@ -69,8 +69,8 @@ impl Optimizer {
     pub fn step(&mut self, params: &mut Params, grads: &Params, rate: impl Fn(&str) -> f64) -> Result<()> {
         self.steps += 1;
         for (name, g) in grads.iter() {
-            let w = params.get(name)?;
-            let state = |of: &Params| of.find(name).map_or_else(|| zeros_like(w), |t| Ok(t.clone()));
+            let (w, g) = (&params.get(name)?, &g.tensor()?);
+            let state = |of: &Params| of.find(name).map_or_else(|| zeros_like(w), |t| t.tensor());
             let changed = match self.rule {
                 Rule::AdamW { beta1, beta2, decay } => {
                     let t = self.steps.min(1 << 30) as i32;

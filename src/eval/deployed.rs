@@ -38,6 +38,15 @@ impl Deployed {
         Ok(Runner { lowered: lower(&whole, &self.params)?, normalize: self.normalize()?, batch })
     }
 
+    /// The same network with all its tensors on the heap.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Tensor`] when candle refuses.
+    pub fn resident(&self) -> Result<Self> {
+        Ok(Self { params: self.params.resident()?, ..self.clone() })
+    }
+
     /// The same network with its tensors on `device`: what runs it, runs there.
     ///
     /// # Errors
@@ -83,8 +92,8 @@ impl Runner {
     ///
     /// [`crate::Error::Tensor`] when the device refuses.
     pub fn run(&self, x: &Tensor) -> Result<Tensor> {
-        let device = self.lowered.params.iter().next().map_or(&Device::Cpu, |(_, tensor)| tensor.device());
-        infer(&self.lowered.graph, &self.lowered.params, &x.to_device(device).during("moving images")?)
+        let x = x.to_device(&self.lowered.params.device()).during("moving images")?;
+        infer(&self.lowered.graph, &self.lowered.params, &x)
     }
 
     /// Logits `[n, classes]` of a set, a batch at a time.

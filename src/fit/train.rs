@@ -6,7 +6,9 @@ use candle_core::Tensor;
 
 use super::{Samples, Site};
 use crate::engine::checkpoint::cut;
-use crate::engine::grad::{Norms, Recompute, Wanted, backward, forward, forward_recomputing};
+use crate::engine::grad::{
+    Norms, Recompute, Wanted, backward, backward_adding, forward, forward_recomputing,
+};
 use crate::engine::optim::{Optimizer, Rule};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Params};
@@ -115,16 +117,13 @@ impl Part {
         let each = 1.0 / draws.len() as f64;
         let (mut total, mut sums) = (0.0, Params::default());
         for draws in draws.chunks(site.levers.micro_batch.max(1)) {
-            let (loss, grads) = self.micro_batch(site, &Batch::load(draws, distill, each)?)?;
-            total += loss;
-            for (name, grad) in grads.iter() {
-                sums.accumulate(name, grad.clone())?;
-            }
+            total += self.micro_batch(site, &Batch::load(draws, distill, each)?, &mut sums)?;
         }
         Ok((total, sums))
     }
 
-    fn micro_batch(&self, site: &Site, batch: &Batch) -> Result<(f64, Params)> {
+    /// The loss of a micro-batch; its gradients are added to `sums`.
+    fn micro_batch(&self, site: &Site, batch: &Batch, sums: &mut Params) -> Result<f64> {
         let trained = |name: &str| self.trained.contains(name);
         let wanted = Wanted { trained: &trained, input: false, norms: Norms::Fixed };
         let own = forward_recomputing(&self.graph, &self.params, &batch.x, (wanted, &self.recompute))?;
@@ -135,7 +134,8 @@ impl Part {
         let dy = back
             .input
             .ok_or_else(|| Error::Graph { node: "suffix".into(), problem: "gave no gradient".into() })?;
-        Ok((loss, backward(&self.graph, &self.params, wanted, (own, dy))?.params))
+        backward_adding(&self.graph, &self.params, wanted, (own, dy), sums)?;
+        Ok(loss)
     }
 }
 

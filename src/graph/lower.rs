@@ -5,6 +5,9 @@
 //! 2. A sum behind a convolution becomes the convolution's residual input.
 //! 3. An activation behind a convolution becomes its epilogue.
 //!
+//! Weights on the heap are folded into new tensors; those in a mapped file stay there, with `s`
+//! beside them ([`Weight`]).
+//!
 //! A node is fused only when nothing else uses the value between. Lowered graphs are ordinary
 //! graphs: the engine runs and differentiates them, the planner counts them.
 
@@ -13,7 +16,7 @@ use std::collections::BTreeSet;
 use candle_core::Tensor;
 
 use super::op::{Conv2d, Op};
-use super::{Graph, Node, Params, Value};
+use super::{Graph, Node, Params, Value, Weight};
 use crate::error::{During, Result};
 
 /// A lowered graph and its parameters; those that were not folded are shared with the original.
@@ -103,12 +106,13 @@ impl Lowering<'_> {
         let tensor = |suffix| self.source.get(&norm.param(suffix));
         let [weight, bias] = [tensor("weight")?, tensor("bias")?];
         let [mean, var] = [tensor("running_mean")?, tensor("running_var")?];
-        let (scale, shift) = affine([weight, bias], [mean, var], eps).during("folding a batch norm")?;
+        let (scale, shift) = affine([&weight, &bias], [&mean, &var], eps).during("folding a batch norm")?;
         let name = conv.param("weight");
-        let weight = self.tensor(&name).map_or_else(|| self.source.get(&name), Ok)?;
-        let weight = scaled(weight, &scale).during("folding a batch norm")?;
-        let bias = match self.tensor(&conv.param("bias")).filter(|_| has_bias) {
-            Some(bias) => ((bias * &scale).and_then(|b| b + shift)).during("folding a batch norm")?,
+        let weight = self.weight(&name).map_or_else(|| self.source.weight(&name), Ok)?.scaled(&scale)?;
+        let bias = match self.weight(&conv.param("bias")).filter(|_| has_bias) {
+            Some(bias) => {
+                ((bias.tensor()? * &scale).and_then(|b| b + shift)).during("folding a batch norm")?
+            }
             None => shift,
         };
         self.params.insert(conv.param("weight"), weight);
@@ -139,17 +143,17 @@ impl Lowering<'_> {
         self.of[old]
     }
 
-    /// A tensor as folded so far.
-    fn tensor(&self, name: &str) -> Option<&Tensor> {
+    /// A weight as folded so far.
+    fn weight(&self, name: &str) -> Option<&Weight> {
         self.params.find(name).or_else(|| self.source.find(name))
     }
 
     fn copy_params(&mut self) {
         let nodes: BTreeSet<&str> = self.graph.nodes.iter().map(|node| node.name.as_str()).collect();
-        for (name, tensor) in self.source.iter() {
+        for (name, weight) in self.source.iter() {
             let node = name.rsplit_once('.').map_or("", |(node, _)| node);
             if self.params.find(name).is_none() && nodes.contains(node) {
-                self.params.insert(name.clone(), tensor.clone());
+                self.params.insert(name.clone(), weight.clone());
             }
         }
     }
@@ -164,8 +168,4 @@ fn affine(
     let scale = weight.div(&(var + eps)?.sqrt()?)?;
     let shift = bias.sub(&mean.mul(&scale)?)?;
     Ok((scale, shift))
-}
-
-fn scaled(weight: &Tensor, scale: &Tensor) -> candle_core::Result<Tensor> {
-    weight.broadcast_mul(&scale.reshape((scale.elem_count(), 1, 1, 1))?)
 }

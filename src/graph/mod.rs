@@ -10,6 +10,7 @@ pub mod network;
 pub mod op;
 pub mod params;
 pub mod shape;
+pub mod weight;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,7 @@ use shape::Param;
 
 pub use network::{Network, Part};
 pub use params::Params;
+pub use weight::Weight;
 
 /// A value of a graph: 0 is the graph's input, `i + 1` the output of node `i`.
 pub type Value = usize;

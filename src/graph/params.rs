@@ -1,40 +1,52 @@
-//! The tensors of a graph, by name.
+//! The weights of a graph, by name.
 
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::Graph;
+use super::{Graph, Weight};
 use crate::error::{During, Error, Result};
 
-/// Tensors by full name, in the order of the names.
+/// Weights by full name, in the order of the names. Each is on the heap or in a mapped file; see
+/// [`Weight`].
 #[derive(Clone, Debug, Default)]
-pub struct Params(BTreeMap<String, Tensor>);
+pub struct Params(BTreeMap<String, Weight>);
 
 impl Params {
-    /// The tensor of this name.
+    /// The tensor of this name: shared if it is on the heap, else widened to `f32` into a new
+    /// allocation of [`Params::widened_bytes`], which the caller frees by dropping it.
     ///
     /// # Errors
     ///
     /// [`Error::Graph`] when there is none: the parameters are of another graph.
-    pub fn get(&self, name: &str) -> Result<&Tensor> {
-        self.0.get(name).ok_or_else(|| Error::Graph { node: name.into(), problem: "has no tensor".into() })
+    pub fn get(&self, name: &str) -> Result<Tensor> {
+        self.weight(name)?.tensor()
     }
 
-    /// The tensor of this name, if there is one.
+    /// The weight of this name, if there is one.
     #[must_use]
-    pub fn find(&self, name: &str) -> Option<&Tensor> {
+    pub fn find(&self, name: &str) -> Option<&Weight> {
         self.0.get(name)
     }
 
-    /// Adds or replaces a tensor.
-    pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) {
-        self.0.insert(name.into(), tensor);
+    /// Shape of the tensor of this name, if there is one.
+    #[must_use]
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        Some(self.find(name)?.shape())
     }
 
-    /// Adds or replaces all tensors of `other`.
+    pub(super) fn weight(&self, name: &str) -> Result<&Weight> {
+        self.find(name).ok_or_else(|| Error::Graph { node: name.into(), problem: "has no tensor".into() })
+    }
+
+    /// Adds or replaces a weight.
+    pub fn insert(&mut self, name: impl Into<String>, weight: impl Into<Weight>) {
+        self.0.insert(name.into(), weight.into());
+    }
+
+    /// Adds or replaces all weights of `other`.
     pub fn extend(&mut self, other: &Self) {
-        self.0.extend(other.iter().map(|(name, tensor)| (name.clone(), tensor.clone())));
+        self.0.extend(other.iter().map(|(name, weight)| (name.clone(), weight.clone())));
     }
 
     /// Adds `tensor` to the one of this name, or inserts it.
@@ -43,20 +55,44 @@ impl Params {
     ///
     /// [`Error::Tensor`] when the shapes differ.
     pub fn accumulate(&mut self, name: &str, tensor: Tensor) -> Result<()> {
-        let sum = match self.0.get(name) {
-            Some(before) => (before + tensor).during("summing gradients")?,
+        let sum = match self.find(name) {
+            Some(before) => (before.tensor()? + tensor).during("summing gradients")?,
             None => tensor,
         };
         self.insert(name, sum);
         Ok(())
     }
 
-    /// Names and tensors in the order of the names.
-    pub fn iter(&self) -> impl Iterator<Item = (&String, &Tensor)> {
+    /// Names and weights in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &Weight)> {
         self.0.iter()
     }
 
-    /// How many tensors there are.
+    /// All tensors, those in the file widened.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tensor`] when candle refuses.
+    pub fn tensors(&self) -> Result<BTreeMap<String, Tensor>> {
+        self.iter().map(|(name, weight)| Ok((name.clone(), weight.tensor()?))).collect()
+    }
+
+    /// The same weights, all on the heap: what runs often runs fastest so.
+    ///
+    /// # Errors
+    ///
+    /// As [`Params::tensors`].
+    pub fn resident(&self) -> Result<Self> {
+        Ok(self.tensors()?.into_iter().collect())
+    }
+
+    /// Where the tensors are; the CPU when there are none.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.0.values().next().map_or(Device::Cpu, Weight::device)
+    }
+
+    /// How many weights there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
@@ -68,10 +104,23 @@ impl Params {
         self.0.is_empty()
     }
 
-    /// Bytes of all tensors.
+    /// Heap bytes of all weights; those in the file count their factors only.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.0.values().map(|t| t.elem_count() * t.dtype().size_in_bytes()).sum()
+        self.0.values().map(Weight::bytes).sum()
+    }
+
+    /// Bytes of the mapped file that the weights read.
+    #[must_use]
+    pub fn mapped_bytes(&self) -> usize {
+        self.0.values().map(Weight::mapped_bytes).sum()
+    }
+
+    /// Heap bytes that one [`Params::get`] of this name allocates for numbers: 0 for a weight on
+    /// the heap, and for a name that is not there.
+    #[must_use]
+    pub fn widened_bytes(&self, name: &str) -> usize {
+        self.find(name).map_or(0, Weight::widened_bytes)
     }
 
     /// Those that `graph` uses for an input of this shape.
@@ -81,28 +130,30 @@ impl Params {
     /// [`Error::Graph`] when one is missing.
     pub fn of(&self, graph: &Graph, input: &[usize]) -> Result<Self> {
         let names = graph.params(input)?.into_iter().map(|p| p.name);
-        names.map(|name| Ok((name.clone(), self.get(&name)?.clone()))).collect()
+        names.map(|name| Ok((name.clone(), self.weight(&name)?.clone()))).collect()
     }
 
-    /// The same tensors on `device`, in `dtype`.
+    /// The same weights on `device`, in `dtype`. A mapped weight stays mapped where that is what
+    /// it gives anyway: `f32` on the CPU.
     ///
     /// # Errors
     ///
     /// [`Error::Tensor`] when the device refuses.
     pub fn to(&self, device: &Device, dtype: DType) -> Result<Self> {
-        let moved = |t: &Tensor| t.to_device(device).and_then(|t| t.to_dtype(dtype));
-        self.iter().map(|(name, t)| Ok((name.clone(), moved(t).during("moving weights")?))).collect()
+        let stays = |weight: &Weight| weight.is_mapped() && device.is_cpu() && dtype == DType::F32;
+        let moved = |weight: &Weight| -> Result<Weight> {
+            if stays(weight) {
+                return Ok(weight.clone());
+            }
+            let tensor = weight.tensor()?.to_device(device).and_then(|tensor| tensor.to_dtype(dtype));
+            Ok(tensor.during("moving weights")?.into())
+        };
+        self.iter().map(|(name, weight)| Ok((name.clone(), moved(weight)?))).collect()
     }
 }
 
-impl FromIterator<(String, Tensor)> for Params {
-    fn from_iter<I: IntoIterator<Item = (String, Tensor)>>(items: I) -> Self {
-        Self(items.into_iter().collect())
-    }
-}
-
-impl AsRef<BTreeMap<String, Tensor>> for Params {
-    fn as_ref(&self) -> &BTreeMap<String, Tensor> {
-        &self.0
+impl<W: Into<Weight>> FromIterator<(String, W)> for Params {
+    fn from_iter<I: IntoIterator<Item = (String, W)>>(items: I) -> Self {
+        Self(items.into_iter().map(|(name, weight)| (name, weight.into())).collect())
     }
 }

@@ -30,12 +30,12 @@ use crate::error::{During, Result};
 const NORMALIZING: &str = "batch normalization";
 
 /// What is learned, and the constant under the root.
-#[derive(Clone, Copy, Debug)]
-pub struct Affine<'a> {
+#[derive(Clone, Debug)]
+pub struct Affine {
     /// Factor of each channel, `[c]`.
-    pub weight: &'a Tensor,
+    pub weight: Tensor,
     /// Summand of each channel, `[c]`.
-    pub bias: &'a Tensor,
+    pub bias: Tensor,
     /// Added to the variance.
     pub eps: f64,
 }
@@ -176,7 +176,7 @@ struct Channel<T> {
 
 impl<T: Real> Channel<T> {
     fn all(affine: &Affine, at: &Statistics) -> Result<Vec<Self>> {
-        let (weight, bias) = (slice::<T>(affine.weight)?, slice::<T>(affine.bias)?);
+        let (weight, bias) = (slice::<T>(&affine.weight)?, slice::<T>(&affine.bias)?);
         let (mean, var) = (slice::<T>(&at.mean)?, slice::<T>(&at.var)?);
         let channel = |c: usize| {
             let r = (var[c].to_f64() + affine.eps).sqrt().recip();
@@ -189,7 +189,7 @@ impl<T: Real> Channel<T> {
 /// `[n, c, h, w]` of `x`, if all parameters have `c` numbers.
 fn checked(x: &Tensor, affine: &Affine, at: &Statistics) -> Result<[usize; 4]> {
     let dims = image_dims(x)?;
-    for param in [affine.weight, affine.bias, &at.mean, &at.var] {
+    for param in [&affine.weight, &affine.bias, &at.mean, &at.var] {
         one_a_channel(param, dims[1], NORMALIZING)?;
     }
     Ok(dims)
@@ -231,13 +231,13 @@ fn slow_parts(x: &Tensor, affine: &Affine, at: &Statistics) -> candle_core::Resu
 
 fn slow_fixed(x: &Tensor, affine: &Affine, at: &Statistics) -> candle_core::Result<Tensor> {
     let (e, _) = slow_parts(x, affine, at)?;
-    let y = e.broadcast_mul(&wide_channels(affine.weight)?)?;
-    y.broadcast_add(&wide_channels(affine.bias)?)?.to_dtype(x.dtype())
+    let y = e.broadcast_mul(&wide_channels(&affine.weight)?)?;
+    y.broadcast_add(&wide_channels(&affine.bias)?)?.to_dtype(x.dtype())
 }
 
 fn slow_fixed_dx(dy: &Tensor, affine: &Affine, at: &Statistics) -> candle_core::Result<Tensor> {
     let r = (wide_channels(&at.var)? + affine.eps)?.sqrt()?.recip()?;
-    wide(dy)?.broadcast_mul(&(wide_channels(affine.weight)? * r)?)?.to_dtype(dy.dtype())
+    wide(dy)?.broadcast_mul(&(wide_channels(&affine.weight)? * r)?)?.to_dtype(dy.dtype())
 }
 
 fn slow_dparams(
@@ -270,7 +270,7 @@ fn slow_batch_backward(
     let shift = wide_dy.mean_keepdim((0, 2, 3))?;
     let slope = (&wide_dy * &e)?.mean_keepdim((0, 2, 3))?;
     let inner = wide_dy.broadcast_sub(&shift)?.sub(&e.broadcast_mul(&slope)?)?;
-    let dx = inner.broadcast_mul(&(wide_channels(affine.weight)? * r)?)?.to_dtype(x.dtype())?;
+    let dx = inner.broadcast_mul(&(wide_channels(&affine.weight)? * r)?)?.to_dtype(x.dtype())?;
     let (dweight, dbias) = slow_dparams(dy, x, affine, at)?;
     Ok((dx, dweight, dbias))
 }
@@ -295,7 +295,7 @@ mod tests {
             let [weight, bias, mean, var] = [(); 4].map(|()| normal(&[c], rng));
             for dtype in REALS {
                 let [x, dy, weight, bias] = [&x, &dy, &weight, &bias].map(|t| cast(t, dtype));
-                let affine = Affine { weight: &weight, bias: &bias, eps: EPS };
+                let affine = Affine { weight, bias, eps: EPS };
                 let at = Statistics { mean: cast(&mean, dtype), var: cast(&var.abs().unwrap(), dtype) };
                 let y = fixed(&x, &affine, &at).unwrap();
                 assert_close(&y, &slow_fixed(&x, &affine, &at).unwrap(), CLOSE);
@@ -323,24 +323,25 @@ mod tests {
             let rng = &mut Rng::new(seed);
             let [x, dy] = [(); 2].map(|()| normal(&[n, c, h, w], rng));
             let [weight, bias, mean, var] = [(); 4].map(|()| normal(&[c], rng));
-            let affine = Affine { weight: &weight, bias: &bias, eps: EPS };
+            let affine = Affine { weight, bias, eps: EPS };
+            let with = |w: &Tensor, b: &Tensor| Affine { weight: w.clone(), bias: b.clone(), eps: EPS };
             let at = Statistics { mean, var: var.abs().unwrap() };
             let (_, own) = batch(&x, &affine).unwrap();
 
             let numeric = numeric_gradient(|x| fixed(x, &affine, &at), &x, &dy);
             assert_close(&fixed_dx(&dy, &affine, &at).unwrap(), &numeric, DIFFERENCE);
             let (dweight, dbias) = fixed_dparams(&dy, &x, &affine, &at).unwrap();
-            let numeric = numeric_gradient(|weight| fixed(&x, &Affine { weight, ..affine }, &at), &weight, &dy);
+            let numeric = numeric_gradient(|w| fixed(&x, &with(w, &affine.bias), &at), &affine.weight, &dy);
             assert_close(&dweight, &numeric, DIFFERENCE);
-            let numeric = numeric_gradient(|bias| fixed(&x, &Affine { bias, ..affine }, &at), &bias, &dy);
+            let numeric = numeric_gradient(|b| fixed(&x, &with(&affine.weight, b), &at), &affine.bias, &dy);
             assert_close(&dbias, &numeric, DIFFERENCE);
 
             let (dx, dweight, dbias) = batch_backward(&dy, &x, &affine, &own).unwrap();
             let y = |x: &Tensor, affine: &Affine| batch(x, affine).map(|(y, _)| y);
             assert_close(&dx, &numeric_gradient(|x| y(x, &affine), &x, &dy), DIFFERENCE);
-            let numeric = numeric_gradient(|weight| y(&x, &Affine { weight, ..affine }), &weight, &dy);
+            let numeric = numeric_gradient(|w| y(&x, &with(w, &affine.bias)), &affine.weight, &dy);
             assert_close(&dweight, &numeric, DIFFERENCE);
-            let numeric = numeric_gradient(|bias| y(&x, &Affine { bias, ..affine }), &bias, &dy);
+            let numeric = numeric_gradient(|b| y(&x, &with(&affine.weight, b)), &affine.bias, &dy);
             assert_close(&dbias, &numeric, DIFFERENCE);
         }
     }
@@ -350,7 +351,7 @@ mod tests {
         // Values 1 and 3: mean 2, variance 1; eps 0.
         let x = tensor(vec![1.0f32, 3.0], &[2, 1, 1, 1]).unwrap();
         let [weight, bias] = [5.0f32, 7.0].map(|v| tensor(vec![v], &[1]).unwrap());
-        let (y, at) = batch(&x, &Affine { weight: &weight, bias: &bias, eps: 0.0 }).unwrap();
+        let (y, at) = batch(&x, &Affine { weight, bias, eps: 0.0 }).unwrap();
         assert_eq!((values(&y), values(&at.mean), values(&at.var)), (vec![2.0, 12.0], vec![2.0], vec![1.0]));
     }
 }

@@ -41,7 +41,7 @@ pub fn mismatch(deployed: &Deployed, clean: &Images) -> Result<Vec<f64>> {
             for norm in norms.iter().filter(|norm| norm.inputs[0] == value) {
                 let stored = ["running_mean", "running_var"].map(|s| deployed.params.get(&norm.param(s)));
                 let [mean, var] = stored;
-                worst = worst.max(divergence(y, mean?, var?)?);
+                worst = worst.max(divergence(y, &mean?, &var?)?);
             }
             Ok(())
         })?;

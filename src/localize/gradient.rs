@@ -43,7 +43,7 @@ fn of_image(
     let grads = backward(whole, &deployed.params, wanted, (trace, dlogits))?;
     let mut row = Vec::new();
     for layer in layers {
-        row.extend(rows_norm(grads.params.get(&layer.weight)?)?);
+        row.extend(rows_norm(&grads.params.get(&layer.weight)?)?);
     }
     Ok(row)
 }

@@ -42,7 +42,7 @@ pub fn re_estimate(deployed: &Deployed, failures: &Images, replay: &Images, seed
     }
     let mut params = deployed.params.clone();
     for (name, sum) in sums.iter() {
-        params.insert(name.clone(), (sum / n_batches as f64).during("averaging statistics")?);
+        params.insert(name.clone(), (sum.tensor()? / n_batches as f64).during("averaging statistics")?);
     }
     Ok(Deployed { params, ..deployed.clone() })
 }

@@ -1,6 +1,7 @@
 //! A repaired network as a patch, and a patch as a network.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use candle_core::Tensor;
 
@@ -32,10 +33,17 @@ pub fn difference(base: Digest, old: &Deployed, new: &Deployed, origin: Origin) 
     for (i, (was, part)) in old.network.parts.iter().zip(&new.network.parts).enumerate() {
         let mut changed = was.graph != part.graph;
         for named in part.graph.params(&shapes[i])? {
+            let (before, after) = (old.params.find(&named.name), new.params.find(&named.name));
+            if before.zip(after).is_some_and(|(before, after)| before.is_same(after)) {
+                continue;
+            }
             let tensor = new.params.get(&named.name)?;
-            let same = old.params.find(&named.name).is_some_and(|before| equal(before, tensor));
+            let same = match before {
+                Some(before) => equal(&before.tensor()?, &tensor),
+                None => false,
+            };
             if !same {
-                tensors.insert(named.name, tensor.clone());
+                tensors.insert(named.name, tensor);
                 changed = true;
             }
         }
@@ -58,16 +66,26 @@ fn text(graph: &Graph) -> Result<serde_json::Value> {
         .map_err(|error| Error::Graph { node: "patch".into(), problem: error.to_string() })
 }
 
-/// The network of `model`, with `patch` applied if there is one.
+/// The network of `model`, with `patch` applied if there is one and all tensors on the heap.
+///
+/// # Errors
+///
+/// As [`deploy_mapped`].
+pub fn deploy(model: &Model, patch: Option<(&Patch, &Path)>) -> Result<Deployed> {
+    deploy_mapped(model, patch)?.resident()
+}
+
+/// As [`deploy`], with the weights of the base left in its file; those of the patch, which are
+/// few, are on the heap.
 ///
 /// # Errors
 ///
 /// [`Error::BaseMismatch`] for a patch of another base, [`Error::Malformed`] for a graph that
 /// cannot be read, [`Error::UnknownName`], [`Error::Graph`], [`Error::Shape`] for a part that
 /// does not fit, [`Error::NotFinite`] for a damaged base.
-pub fn deploy(model: &Model, patch: Option<(&Patch, &std::path::Path)>) -> Result<Deployed> {
+pub fn deploy_mapped(model: &Model, patch: Option<(&Patch, &Path)>) -> Result<Deployed> {
     let Some((patch, path)) = patch else {
-        return Ok(Deployed::new(model.network.clone(), model.params()?));
+        return Ok(Deployed::new(model.network.clone(), model.mapped_params()?));
     };
     patch.check_base(model.file.digest(), path)?;
     let malformed = |problem: String| Error::Malformed { path: path.into(), problem };
@@ -80,14 +98,14 @@ pub fn deploy(model: &Model, patch: Option<(&Patch, &std::path::Path)>) -> Resul
     let mut params = Params::default();
     for named in network.params()? {
         let (name, want) = (named.name, named.param.shape);
-        let tensor = match patch.tensors.get(&name) {
+        let weight = match patch.tensors.get(&name) {
             Some(tensor) if tensor.dims() != want => {
                 return Err(Error::Shape { path: path.into(), name, want, got: tensor.dims().to_vec() });
             }
-            Some(tensor) => tensor.clone(),
-            None => model.file.tensor(&name, &want, &candle_core::Device::Cpu)?,
+            Some(tensor) => tensor.clone().into(),
+            None => model.weight(&name, &want)?,
         };
-        params.insert(name, tensor);
+        params.insert(name, weight);
     }
     Ok(Deployed::new(network, params))
 }

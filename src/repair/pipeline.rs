@@ -1,6 +1,5 @@
 //! The repair itself, from images to a judged patch.
 
-use candle_core::Tensor;
 use serde::Serialize;
 use serde_json::json;
 
@@ -14,7 +13,7 @@ use crate::error::{During, Error, Result};
 use crate::eval::{Change, Deployed};
 use crate::fit::samples::Store;
 use crate::fit::{self, Level, Part, Sets, Site, fit};
-use crate::graph::Params;
+use crate::graph::{Params, Weight};
 use crate::localize::{self, Ranking, localize};
 use crate::memory::cache::Precision;
 use crate::rng::Rng;
@@ -255,14 +254,19 @@ fn drawn_back(old: &Deployed, new: &Deployed, share: f64) -> Result<Deployed> {
     if share >= 1.0 {
         return Ok(new.clone());
     }
-    let between = |name: &str, to: &Tensor| match old.params.find(name) {
-        Some(from) => (from * (1.0 - share)).and_then(|from| from + (to * share)?),
-        None if name.ends_with(".open.gate") => to * share,
-        None => Ok(to.clone()),
+    let between = |name: &str, to: &Weight| -> Result<Weight> {
+        let drawn = match old.params.find(name) {
+            Some(from) if from.is_same(to) => return Ok(to.clone()),
+            Some(from) => {
+                let (from, to) = (from.tensor()?, to.tensor()?);
+                (from * (1.0 - share)).and_then(|from| from + (to * share)?)
+            }
+            None if name.ends_with(".open.gate") => to.tensor()? * share,
+            None => return Ok(to.clone()),
+        };
+        Ok(drawn.during("drawing weights back")?.into())
     };
-    let drawn = |(name, to): (&String, &Tensor)| {
-        Ok((name.clone(), between(name, to).during("drawing weights back")?))
-    };
+    let drawn = |(name, to): (&String, &Weight)| Ok((name.clone(), between(name, to)?));
     let params = new.params.iter().map(drawn).collect::<Result<Params>>()?;
     Ok(Deployed { params, ..new.clone() })
 }

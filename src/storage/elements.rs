@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 /// Numbers converted or looked at together: few enough for the first cache.
-const CHUNK: usize = 2048;
+pub(super) const CHUNK: usize = 2048;
+
+/// Fills numbers with what as many stored ones are, at any alignment.
+pub(super) type Widen = fn(&[u8], &mut [f32]);
 
 /// How weights are stored. They are computed in `f32` either way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,12 +53,14 @@ impl Storage {
     /// whole number are ignored.
     #[must_use]
     pub fn widen(self, bytes: &[u8]) -> Vec<f32> {
-        let whole = &bytes[..bytes.len() - bytes.len() % self.size_bytes()];
+        let mut values = vec![0.0; bytes.len() / self.size_bytes()];
+        let whole = &bytes[..values.len() * self.size_bytes()];
         match self {
-            Self::Bf16 => widen_half::<bf16>(whole),
-            Self::F16 => widen_half::<f16>(whole),
-            Self::F32 => bytemuck::pod_collect_to_vec(whole),
+            Self::Bf16 => widen_half::<bf16>(whole, &mut values),
+            Self::F16 => widen_half::<f16>(whole, &mut values),
+            Self::F32 => widen_single(whole, &mut values),
         }
+        values
     }
 
     /// Appends `values` to `out`, rounded to the nearest, ties to even.
@@ -109,30 +114,43 @@ impl FromStr for Storage {
     }
 }
 
-/// The numbers that `bytes` of type `dtype` hold; `None` when it is no type of weights. An `f64`
-/// beyond the range of `f32` becomes infinite.
-#[must_use]
-pub fn widen(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+/// How numbers of type `dtype` become `f32`; `None` when it is no type of weights. An `f64` beyond
+/// the range of `f32` becomes infinite.
+pub(super) fn widening(dtype: Dtype) -> Option<Widen> {
     match dtype {
-        Dtype::BF16 => Some(Storage::Bf16.widen(bytes)),
-        Dtype::F16 => Some(Storage::F16.widen(bytes)),
-        Dtype::F32 => Some(Storage::F32.widen(bytes)),
-        Dtype::F64 => {
-            let (doubles, _) = bytes.as_chunks::<8>();
-            Some(doubles.iter().map(|double| f64::from_le_bytes(*double) as f32).collect())
-        }
+        Dtype::BF16 => Some(widen_half::<bf16>),
+        Dtype::F16 => Some(widen_half::<f16>),
+        Dtype::F32 => Some(widen_single),
+        Dtype::F64 => Some(narrow_double),
         _ => None,
     }
 }
 
-fn widen_half<T: bytemuck::Pod>(bytes: &[u8]) -> Vec<f32>
+fn widen_half<T: bytemuck::Pod>(bytes: &[u8], out: &mut [f32])
 where
     [T]: HalfFloatSliceExt,
 {
-    match bytemuck::try_cast_slice::<u8, T>(bytes) {
-        Ok(halves) => halves.to_f32_vec(),
-        // A file may put its tensors at odd addresses.
-        Err(_) => bytemuck::pod_collect_to_vec::<u8, T>(bytes).to_f32_vec(),
+    if let Ok(halves) = bytemuck::try_cast_slice::<u8, T>(bytes) {
+        halves.convert_to_f32_slice(out);
+        return;
+    }
+    // A file may put its tensors at odd addresses.
+    let mut aligned = [T::zeroed(); CHUNK];
+    for (bytes, out) in bytes.chunks(2 * CHUNK).zip(out.chunks_mut(CHUNK)) {
+        let halves = &mut aligned[..out.len()];
+        bytemuck::cast_slice_mut(halves).copy_from_slice(bytes);
+        halves.convert_to_f32_slice(out);
+    }
+}
+
+fn widen_single(bytes: &[u8], out: &mut [f32]) {
+    bytemuck::cast_slice_mut(out).copy_from_slice(bytes);
+}
+
+fn narrow_double(bytes: &[u8], out: &mut [f32]) {
+    let (doubles, _) = bytes.as_chunks::<8>();
+    for (out, double) in out.iter_mut().zip(doubles) {
+        *out = f64::from_le_bytes(*double) as f32;
     }
 }
 
@@ -164,8 +182,6 @@ mod tests {
         assert_eq!(narrowed(Storage::F16, &[1.5]), [0x00, 0x3E]);
         assert_eq!(narrowed(Storage::Bf16, &[1.5]), [0xC0, 0x3F]);
         assert_eq!(narrowed(Storage::F32, &[1.5]), [0x00, 0x00, 0xC0, 0x3F]);
-        assert_eq!(widen(Dtype::F64, &1.5f64.to_le_bytes()), Some(vec![1.5]));
-        assert_eq!(widen(Dtype::I64, &[0; 8]), None);
     }
 
     #[test]

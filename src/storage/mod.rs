@@ -18,6 +18,7 @@ mod header;
 pub mod mmap;
 pub mod patch;
 pub mod publish;
+pub mod view;
 pub mod weights;
 
 pub use digest::Digest;
@@ -26,6 +27,7 @@ pub use mmap::Bytes;
 pub use patch::{Patch, PatchHeader};
 pub use publish::{check_free, publish, replace};
 pub use safetensors::Dtype;
+pub use view::View;
 pub use weights::{WeightFile, serialize};
 
 #[cfg(target_endian = "big")]

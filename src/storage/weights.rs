@@ -8,9 +8,9 @@ use candle_core::{DType, Device, Tensor};
 use safetensors::Dtype;
 
 use crate::error::{During, Error, Result};
-use crate::storage::elements::{self, Storage};
+use crate::storage::elements::Storage;
 use crate::storage::header::{self, Header};
-use crate::storage::{Bytes, Digest};
+use crate::storage::{Bytes, Digest, View};
 
 /// A safetensors file. Opening reads only its header; a tensor is read when it is asked for.
 #[derive(Debug)]
@@ -100,13 +100,18 @@ impl WeightFile {
     /// [`Error::Malformed`] when its numbers are of another type than F16, BF16, F32 or F64,
     /// [`Error::NotFinite`] when one is NaN or infinite, [`Error::Tensor`] when `device` refuses.
     pub fn tensor(&self, name: &str, want: &[usize], device: &Device) -> Result<Tensor> {
-        let values = self.values(name, want)?;
+        let values = self.view(name, want)?.widen();
         Tensor::from_vec(values, want, device).during("placing a weight on the device")
     }
 
-    /// The numbers of a tensor, checked.
-    fn values(&self, name: &str, want: &[usize]) -> Result<Vec<f32>> {
-        let (Some(entry), Some(raw)) = (self.header.entries.get(name), self.raw(name)) else {
+    /// The tensor `name`, checked as by [`WeightFile::tensor`] and left in the file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingTensor`], [`Error::Shape`], [`Error::Malformed`] and
+    /// [`Error::NotFinite`] as for [`WeightFile::tensor`].
+    pub fn view(&self, name: &str, want: &[usize]) -> Result<View> {
+        let Some(entry) = self.header.entries.get(name) else {
             let (path, name, want) = (self.path.clone(), name.into(), want.into());
             return Err(Error::MissingTensor { path, name, want });
         };
@@ -114,20 +119,15 @@ impl WeightFile {
             let (path, name, want) = (self.path.clone(), name.into(), want.into());
             return Err(Error::Shape { path, name, want, got: entry.shape.clone() });
         }
-        let values = elements::widen(entry.dtype, raw).ok_or_else(|| Error::Malformed {
+        let view = View::new(&self.bytes, entry).ok_or_else(|| Error::Malformed {
             path: self.path.clone(),
             problem: format!("tensor `{name}` is of type {}, expected F16, BF16, F32 or F64", entry.dtype),
         })?;
-        check_finite(&values, name, &self.path)?;
-        Ok(values)
-    }
-}
-
-fn check_finite(values: &[f32], name: &str, path: &Path) -> Result<()> {
-    match Storage::F32.first_unfit(values) {
-        None => Ok(()),
-        Some(index) => {
-            Err(Error::NotFinite { path: path.into(), name: name.into(), index, value: values[index] })
+        match view.first_not_finite() {
+            None => Ok(view),
+            Some((index, value)) => {
+                Err(Error::NotFinite { path: self.path.clone(), name: name.into(), index, value })
+            }
         }
     }
 }
@@ -172,7 +172,10 @@ fn append(tensor: &Tensor, name: &str, store: Storage, out: &mut Vec<u8>) -> Res
         .to_device(&Device::Cpu)
         .and_then(|t| t.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>())
         .during("reading a tensor to store it")?;
-    check_finite(&values, name, Path::new("memory"))?;
+    if let Some(index) = Storage::F32.first_unfit(&values) {
+        let value = values[index];
+        return Err(Error::NotFinite { path: "memory".into(), name: name.into(), index, value });
+    }
     if let Some(index) = store.first_unfit(&values) {
         let value = values[index];
         return Err(Error::Config {

@@ -16,7 +16,7 @@ use candle_core::Device;
 use crate::error::{Error, Result};
 use crate::graph::network::Input;
 use crate::graph::op::Shape;
-use crate::graph::{Network, Params};
+use crate::graph::{Network, Params, Weight};
 use crate::storage::{Bytes, WeightFile};
 
 /// Name of the metadata entry that holds a network as JSON.
@@ -122,17 +122,36 @@ impl Model {
         Ok(Self { network, file })
     }
 
-    /// All tensors of the network, widened to `f32` on the CPU.
+    /// All tensors of the network, widened to `f32` on the heap: what runs fastest.
     ///
     /// # Errors
     ///
     /// [`Error::NotFinite`] for a weight that is NaN or infinite.
     pub fn params(&self) -> Result<Params> {
-        let load = |name: String, shape: Shape| {
-            let tensor = self.file.tensor(&name, &shape, &Device::Cpu)?;
-            Ok((name, tensor))
-        };
+        self.mapped_params()?.resident()
+    }
+
+    /// All weights of the network, each as [`Model::weight`] gives it: what takes the least memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::params`].
+    pub fn mapped_params(&self) -> Result<Params> {
+        let load = |name: String, shape: Shape| Ok((name.clone(), self.weight(&name, &shape)?));
         self.network.params()?.into_iter().map(|named| load(named.name, named.param.shape)).collect()
+    }
+
+    /// The weight `name`, left in the file to be widened when it is used. A vector, such as a bias
+    /// or those of a batch norm, is small and often read: it is on the heap at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`WeightFile::tensor`]: a weight that stays in the file is checked all the same.
+    pub fn weight(&self, name: &str, shape: &[usize]) -> Result<Weight> {
+        match shape.len() {
+            0 | 1 => Ok(self.file.tensor(name, shape, &Device::Cpu)?.into()),
+            _ => Ok(self.file.view(name, shape)?.into()),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use archrepair::eval::Deployed;
 use archrepair::fit::samples::Store;
 use archrepair::fit::scratch::{self, Run};
 use archrepair::fit::{Config, Level, Part, Samples, Sets, Site, fit};
-use archrepair::graph::Params;
+use archrepair::graph::{Params, Weight};
 use archrepair::localize::{gradient, neurons};
 use archrepair::memory::cache::Precision;
 use archrepair::rng::Rng;
@@ -44,10 +44,19 @@ fn assert_same_on_any_threads<R: PartialEq + Send>(body: impl Fn() -> R + Sync) 
 
 /// Names and bits of all tensors.
 fn bits(params: &Params) -> Vec<(String, Vec<u32>)> {
-    let bits = |t: &candle_core::Tensor| -> Vec<u32> {
-        t.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+    let bits = |weight: &Weight| -> Vec<u32> {
+        weight
+            .tensor()
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1::<f32>()
+            .unwrap()
+            .into_iter()
+            .map(f32::to_bits)
+            .collect()
     };
-    params.iter().map(|(name, t)| (name.clone(), bits(t))).collect()
+    params.iter().map(|(name, weight)| (name.clone(), bits(weight))).collect()
 }
 
 fn fitted(block: &str) -> Params {

@@ -91,7 +91,7 @@ impl Case<'_> {
 
     fn affine_of<R>(&self, eps: f64, run: impl FnOnce(&Affine) -> R) -> R {
         let (weight, bias) = (self.tensor("weight"), self.tensor("bias"));
-        run(&Affine { weight: &weight, bias: &bias, eps })
+        run(&Affine { weight, bias, eps })
     }
 }
 

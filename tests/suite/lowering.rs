@@ -85,10 +85,10 @@ fn a_tensor_that_the_graph_does_not_use_is_not_folded_in() {
     let (mut graph, mut params, x) = small(3);
     graph.push("norm", Op::BatchNorm { eps: 1e-5 }, &[1]);
     let want = assert_same_function("without", &graph, &params, &x);
-    let stray = params.get("norm.bias").unwrap().clone();
+    let stray = params.get("norm.bias").unwrap();
     params.insert("conv.bias", stray);
     let got = assert_same_function("with", &graph, &params, &x);
-    let bias = |lowered: &Lowered| lowered.params.get("conv.bias").unwrap().clone();
+    let bias = |lowered: &Lowered| lowered.params.get("conv.bias").unwrap();
     assert_close("bias", &bias(&got), &bias(&want), EXACT);
 }
 

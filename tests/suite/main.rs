@@ -3,6 +3,7 @@
 //! - [`golden_operations`], [`golden_networks`]: the numbers of PyTorch.
 //! - [`gradients`]: every gradient against finite differences.
 //! - [`lowering`]: the same function in fewer nodes.
+//! - [`mapped`]: weights that stay in the file give the same bits.
 //! - [`determinism`]: the same bytes on any number of threads.
 //! - [`recompute`]: gradients with less memory, bit by bit.
 //! - [`search`]: what a search starts from.
@@ -18,6 +19,7 @@ mod golden_networks;
 mod golden_operations;
 mod gradients;
 mod lowering;
+mod mapped;
 mod random_graphs;
 mod recompute;
 mod search;

@@ -25,7 +25,7 @@ fn every_relaxed_block_starts_as_the_deployed_one() {
         let want = infer(&site.graph, &site.params, &x).unwrap();
         let space = relax(&site, &clean, &mut Rng::new(1)).unwrap();
         // Four choices at the input and one at each convolution.
-        let convolutions = site.params.iter().filter(|(_, tensor)| tensor.dims().len() == 4).count();
+        let convolutions = site.params.iter().filter(|(_, weight)| weight.shape().len() == 4).count();
         assert_eq!(space.positions.len(), 4 + convolutions);
         assert_close(&block.name, &infer(&space.graph, &space.params, &x).unwrap(), &want, CLOSE);
         let short = trial(&site, &clean, &mut Rng::new(1)).unwrap();

@@ -54,7 +54,7 @@ impl Context<'_> {
         (self.wanted.trained)(&self.node.param(suffix))
     }
 
-    fn tensor(&self, suffix: &str) -> Result<&Tensor> {
+    fn tensor(&self, suffix: &str) -> Result<Tensor> {
         self.params.get(&self.node.param(suffix))
     }
 
@@ -124,7 +124,7 @@ impl Context<'_> {
             Op::Identity => Ok(vec![Some(dy.clone())]),
             Op::InstanceNorm { eps } => {
                 let x = self.input(xs, 0)?;
-                let (dx, dweight, dbias) = instance_norm::backward(dy, x, self.tensor("weight")?, *eps)?;
+                let (dx, dweight, dbias) = instance_norm::backward(dy, x, &self.tensor("weight")?, *eps)?;
                 self.train("weight", grads, || Ok(dweight))?;
                 self.train("bias", grads, || Ok(dbias))?;
                 Ok(vec![self.needs(0).then_some(dx)])
@@ -134,7 +134,7 @@ impl Context<'_> {
                 if *bias {
                     self.train("bias", grads, || linear::dbias(dy))?;
                 }
-                Ok(vec![self.wanted_dx(0, || linear::dx(dy, self.tensor("weight")?))?])
+                Ok(vec![self.wanted_dx(0, || linear::dx(dy, &self.tensor("weight")?))?])
             }
             Op::MaxPool(_) => {
                 let argmax = kept.argmax.as_ref().ok_or_else(|| self.lost())?;
@@ -194,13 +194,13 @@ impl Context<'_> {
         if conv.bias {
             self.train("bias", grads, || conv2d::dbias(&before))?;
         }
-        let dx = self.wanted_dx(0, || conv2d::dx(conv, &before, self.tensor("weight")?, x_shape))?;
+        let dx = self.wanted_dx(0, || conv2d::dx(conv, &before, &self.tensor("weight")?, x_shape))?;
         let residual = self.wanted_dx(1, || Ok(before))?;
         Ok(vec![dx, residual])
     }
 
     fn gate(&self, xs: &Inputs, dy: &Tensor, grads: &mut Params) -> Result<Vec<Option<Tensor>>> {
-        let weight = self.tensor("gate")?;
+        let weight = &self.tensor("gate")?;
         self.train("gate", grads, || gate::dgate(dy, self.input(xs, 0)?, self.input(xs, 1)?))?;
         let dx = self.wanted_dx(0, || gate::dx(dy, weight))?;
         Ok(vec![dx, self.wanted_dx(1, || gate::dz(dy, weight))?])
@@ -224,14 +224,14 @@ impl Context<'_> {
         dy: &Tensor,
         grads: &mut Params,
     ) -> Result<Option<Tensor>> {
-        let alpha = self.tensor("alpha")?;
+        let alpha = &self.tensor("alpha")?;
         self.train("alpha", grads, || mix::dalpha(dy, x.ok_or_else(|| self.lost())?, alpha, i))?;
         self.wanted_dx(i, || mix::dx(dy, alpha, i))
     }
 
     /// The sum of a mixture with its term `i`.
     pub(super) fn term(&self, i: usize, sum: Option<Tensor>, x: &Tensor) -> Result<Tensor> {
-        mix::add_term(sum.as_ref(), x, self.tensor("alpha")?, i)
+        mix::add_term(sum.as_ref(), x, &self.tensor("alpha")?, i)
     }
 
     /// Adds the gradient of a tensor if it is trained.
