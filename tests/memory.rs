@@ -6,6 +6,9 @@ use std::hint::black_box;
 
 use archrepair::memory::{Meter, meter};
 
+#[path = "memory/scratch.rs"]
+mod scratch;
+
 #[global_allocator]
 static METER: Meter = Meter;
 
@@ -15,6 +18,7 @@ fn main() {
     a_resized_block_counts_once();
     blocks_of_other_threads_count();
     the_kernel_sees_touched_pages();
+    scratch::kernels_need_what_they_say();
     println!("memory: every figure is exact");
 }
 

@@ -14,8 +14,8 @@
 
 use candle_core::{DType, Tensor};
 
-use super::planes::{build, dot, map, mismatch, wide};
-use super::{Real, by_dtype, is_slow_path, slice, tensor};
+use super::planes::{build, dot, dot_scratch_bytes, map, mismatch, wide};
+use super::{Pass, Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
 const MIXING: &str = "mixing candidates";
@@ -60,7 +60,7 @@ pub fn dx(dy: &Tensor, alpha: &Tensor, i: usize) -> Result<Tensor> {
     by_dtype!(dy, T => {
         // Rounded to T once, as in the forward pass.
         let p = p as T;
-        tensor(map(&slice::<T>(dy)?, |dy| p * dy), dy.dims())
+        tensor(map(MIXING, &slice::<T>(dy)?, |dy| p * dy)?, dy.dims())
     })
 }
 
@@ -81,18 +81,25 @@ pub fn dalpha(dy: &Tensor, xs: &[&Tensor], alpha: &Tensor) -> Result<Tensor> {
     place(slopes, alpha).during(MIXING)
 }
 
+/// Most bytes that a pass in `f32` on the CPU allocates beside its result, for values of this
+/// shape: partial sums of [`dalpha`].
+#[must_use]
+pub fn scratch_bytes(shape: &[usize], pass: Pass) -> usize {
+    if pass == Pass::Dw { dot_scratch_bytes(shape.iter().product()) } else { 0 }
+}
+
 fn fast<T: Real>(xs: &[&Tensor], p: &[f64]) -> Result<Tensor> {
     let chosen = p.iter().zip(xs).filter(|(p, _)| **p != 0.0);
     let chosen = chosen.map(|(p, x)| Ok((T::from_f64(*p), slice::<T>(x)?)));
     let chosen = chosen.collect::<Result<Vec<_>>>()?;
-    let y = build(1, xs[0].elem_count(), |_, at, out: &mut [T]| {
+    let y = build(MIXING, [1, xs[0].elem_count()], |_, at, out: &mut [T]| {
         for (p, x) in &chosen {
             for (out, &x) in out.iter_mut().zip(&x[at.clone()]) {
                 *out += *p * x;
             }
         }
     });
-    tensor(y, xs[0].dims())
+    tensor(y?, xs[0].dims())
 }
 
 /// The weights of the candidates, on the host.

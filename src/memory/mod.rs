@@ -1,7 +1,5 @@
 //! Bytes: how many there are now, and how many there were at the worst moment.
 
 pub mod cache;
-#[allow(unsafe_code)] // `GlobalAlloc` is an unsafe trait
-pub mod meter;
 
-pub use meter::{Meter, ProcessMemory};
+pub use crate::meter::{self, Meter, ProcessMemory};
