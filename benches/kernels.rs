@@ -12,11 +12,14 @@ use candle_core::{Device, Tensor};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 /// Name, convolution, shape of the input.
-fn cases() -> [(&'static str, Conv2d, [usize; 4]); 5] {
+fn cases() -> [(&'static str, Conv2d, [usize; 4]); 8] {
     [
         ("3x3-16ch-28px", Conv2d::same(16, 3, 1), [64, 16, 28, 28]),
         ("3x3-16to32ch-stride2", Conv2d::same(32, 3, 2), [64, 16, 28, 28]),
+        ("3x3-64ch-32px", Conv2d::same(64, 3, 1), [64, 64, 32, 32]),
         ("3x3-128ch-4px", Conv2d::same(128, 3, 1), [64, 128, 4, 4]),
+        ("3x3-512ch-4px", Conv2d::same(512, 3, 1), [64, 512, 4, 4]),
+        ("3x3-64ch-56px-single", Conv2d::same(64, 3, 1), [1, 64, 56, 56]),
         ("depthwise-5x5-32ch", Conv2d { groups: 32, ..Conv2d::same(32, 5, 1) }, [64, 32, 14, 14]),
         ("7x7-stem-224px", Conv2d::same(64, 7, 2), [1, 3, 224, 224]),
     ]

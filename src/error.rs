@@ -113,6 +113,18 @@ pub enum Error {
         /// Where, expected, got.
         problem: String,
     },
+    /// An allocation would pass the memory limit; it was not made.
+    #[error("{what} needs {need} bytes, {in_use} bytes are in use and the limit is {limit}; raise --memory")]
+    Memory {
+        /// What the bytes are for.
+        what: String,
+        /// Bytes that were asked for.
+        need: usize,
+        /// The most bytes the process may allocate.
+        limit: usize,
+        /// Bytes allocated at that moment.
+        in_use: usize,
+    },
     /// A tensor that the architecture needs is not in the file.
     #[error("{path} has no tensor `{name}`, expected one of shape {want:?}")]
     MissingTensor {
@@ -215,6 +227,7 @@ impl Error {
             Self::Graph { .. } => 26,
             Self::Diverged { .. } => 27,
             Self::Version { .. } => 28,
+            Self::Memory { .. } => 29,
         }
     }
 

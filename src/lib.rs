@@ -11,6 +11,8 @@ pub mod graph;
 pub mod kernels;
 pub mod localize;
 pub mod memory;
+#[allow(unsafe_code)] // `GlobalAlloc` is an unsafe trait
+pub mod meter;
 pub mod repair;
 pub mod report;
 pub mod rng;

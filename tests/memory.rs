@@ -15,6 +15,9 @@ use archrepair::memory::{Meter, meter};
 use archrepair::zoo::{Model, Overrides};
 use candle_core::{DType, Device, Tensor};
 
+#[path = "memory/scratch.rs"]
+mod scratch;
+
 #[global_allocator]
 static METER: Meter = Meter;
 
@@ -24,6 +27,7 @@ fn main() {
     a_resized_block_counts_once();
     blocks_of_other_threads_count();
     the_kernel_sees_touched_pages();
+    scratch::kernels_need_what_they_say();
     // One thread, so that two runs of a network hold the same scratch at the same time.
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();
     a_mapped_weight_allocates_its_widened_bytes_and_nothing_else();

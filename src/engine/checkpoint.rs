@@ -152,13 +152,13 @@ impl Sizes {
         reached[0] = Some((0, 0));
         for a in 0..n {
             let Some((held, _)) = reached[a] else { continue };
-            for b in a + 1..=n {
-                if held + self.inside[a][b - a - 1] > limit {
+            let sizes = self.inside[a].iter().zip(&self.between[a]);
+            for (to, (inside, between)) in reached[a + 1..].iter_mut().zip(sizes) {
+                if held + inside > limit {
                     break;
                 }
-                let held = held + self.between[a][b - a - 1];
-                if reached[b].is_none_or(|(best, _)| held < best) {
-                    reached[b] = Some((held, a));
+                if to.is_none_or(|(best, _)| held + between < best) {
+                    *to = Some((held + between, a));
                 }
             }
         }

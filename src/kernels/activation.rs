@@ -8,16 +8,19 @@ use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
 use super::planes::{map, same_shape, zip};
+use super::share::room;
 use super::{Real, by_dtype, is_slow_path, planes, slice, tensor};
 use crate::error::{During, Result};
 use crate::graph::op::Activation;
+
+const ACTIVATING: &str = "an activation";
 
 /// `y = f(x)`, of the shape of `x`.
 pub fn forward(kind: Activation, x: &Tensor) -> Result<Tensor> {
     if is_slow_path(x) {
         return slow(kind, x).during("applying an activation");
     }
-    by_dtype!(x, T => tensor(evaluate(kind, &slice::<T>(x)?), x.dims()))
+    by_dtype!(x, T => tensor(evaluate(kind, &slice::<T>(x)?)?, x.dims()))
 }
 
 /// The least that [`dx`] needs besides `dy`.
@@ -33,7 +36,7 @@ pub fn keep(kind: Activation, x: &Tensor, y: &Tensor) -> Result<Tensor> {
             slow_mask(kind, y).during("keeping the mask of an activation")
         }
         Activation::Relu | Activation::Relu6 => by_dtype!(y, T => {
-            let bits = mask::<T>(kind, &slice(y)?);
+            let bits = mask::<T>(kind, &slice(y)?)?;
             let bytes = bits.len();
             tensor(bits, &[bytes])
         }),
@@ -51,7 +54,7 @@ pub fn dx(kind: Activation, dy: &Tensor, kept: &Tensor) -> Result<Tensor> {
             Activation::Relu | Activation::Relu6 => masked(&slopes, &slice::<u8>(kept)?)?,
             _ => {
                 same_shape(dy, kept, "differentiating an activation")?;
-                zip(&slopes, &slice::<T>(kept)?, |dy, kept| dy * slope(kind, kept))
+                zip(ACTIVATING, [&slopes, &slice::<T>(kept)?], |dy, kept| dy * slope(kind, kept))?
             }
         };
         tensor(dx, dy.dims())
@@ -76,7 +79,7 @@ pub(crate) fn apply<T: Real>(kind: Activation, x: &mut [T]) {
 }
 
 /// The mask of [`keep`] for ReLU or ReLU6, from the results `y` of a whole tensor.
-pub(crate) fn mask<T: Real>(kind: Activation, y: &[T]) -> Vec<u8> {
+pub(crate) fn mask<T: Real>(kind: Activation, y: &[T]) -> Result<Vec<u8>> {
     // Above every number where the function has no upper kink.
     let top = if kind == Activation::Relu6 { T::from_f64(6.0) } else { T::from_f64(f64::INFINITY) };
     let bit = |i: usize, y: T| u8::from((y > T::zero()) & (y < top)) << i;
@@ -84,19 +87,19 @@ pub(crate) fn mask<T: Real>(kind: Activation, y: &[T]) -> Vec<u8> {
     let (whole, rest) = y.as_chunks::<8>();
     // A length known to the compiler lets it test eight at once.
     let bytes = whole.par_iter().with_min_len(1 << 11).map(|y| pack(y));
-    let mut mask = Vec::with_capacity(y.len().div_ceil(8));
+    let mut mask = room(ACTIVATING, y.len().div_ceil(8))?;
     mask.par_extend(bytes);
     mask.extend(rest.chunks(8).map(pack));
-    mask
+    Ok(mask)
 }
 
-fn evaluate<T: Real>(kind: Activation, x: &[T]) -> Vec<T> {
+fn evaluate<T: Real>(kind: Activation, x: &[T]) -> Result<Vec<T>> {
     match kind {
-        Activation::HardSwish => map(x, hard_swish),
-        Activation::Relu => map(x, relu),
-        Activation::Relu6 => map(x, relu6),
-        Activation::Sigmoid => map(x, sigmoid),
-        Activation::Silu => map(x, |x| x * sigmoid(x)),
+        Activation::HardSwish => map(ACTIVATING, x, hard_swish),
+        Activation::Relu => map(ACTIVATING, x, relu),
+        Activation::Relu6 => map(ACTIVATING, x, relu6),
+        Activation::Sigmoid => map(ACTIVATING, x, sigmoid),
+        Activation::Silu => map(ACTIVATING, x, |x| x * sigmoid(x)),
     }
 }
 
@@ -148,7 +151,7 @@ fn masked<T: Real>(dy: &[T], mask: &[u8]) -> Result<Vec<T>> {
             *out = if byte & (1 << i) != 0 { dy } else { T::zero() };
         }
     };
-    Ok(planes::build(1, dy.len(), |_, at, out| {
+    planes::build(ACTIVATING, [1, dy.len()], |_, at, out| {
         let bytes = &mask[at.start / 8..];
         let ((dy, dy_rest), (out, out_rest)) = (dy[at].as_chunks::<8>(), out.as_chunks_mut::<8>());
         for ((out, dy), &byte) in out.iter_mut().zip(dy).zip(bytes) {
@@ -157,7 +160,7 @@ fn masked<T: Real>(dy: &[T], mask: &[u8]) -> Result<Vec<T>> {
         if let Some(&byte) = bytes.get(dy.len()) {
             pass(byte, dy_rest, out_rest);
         }
-    }))
+    })
 }
 
 fn slow(kind: Activation, x: &Tensor) -> candle_core::Result<Tensor> {
@@ -259,7 +262,7 @@ mod tests {
         for kind in KINDS {
             let mut y = x;
             apply(kind, &mut y);
-            let want = evaluate(kind, &x);
+            let want = evaluate(kind, &x).unwrap();
             assert!(y.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits()), "{kind:?}");
             assert!(y[6].is_nan());
         }
@@ -278,8 +281,8 @@ mod tests {
     #[test]
     fn bit_i_of_a_mask_belongs_to_element_i() {
         let y = [1.0f32, 0.0, 6.0, 5.9, 0.0, 0.0, 0.0, 0.1, 0.0, 2.0];
-        assert_eq!(mask(Activation::Relu, &y), [0b1000_1101, 0b10]);
-        assert_eq!(mask(Activation::Relu6, &y), [0b1000_1001, 0b10]);
+        assert_eq!(mask(Activation::Relu, &y).unwrap(), [0b1000_1101, 0b10]);
+        assert_eq!(mask(Activation::Relu6, &y).unwrap(), [0b1000_1001, 0b10]);
         let dy = tensor(vec![1.0f32; 10], &[10]).unwrap();
         assert!(dx(Activation::Relu, &dy, &tensor(vec![0u8], &[1]).unwrap()).is_err());
     }

@@ -21,10 +21,10 @@
 use candle_core::Tensor;
 
 use super::planes::{
-    Moments, build, by_channel, each, image_dims, moments, one_a_channel, plane, rounded, same_shape, sum,
+    Moments, build, each, image_dims, moments, of_channel, one_a_channel, plane, rounded, same_shape, sum,
     wide, wide_channels,
 };
-use super::{Real, by_dtype, is_slow_path, slice, tensor};
+use super::{Pass, Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
 const NORMALIZING: &str = "batch normalization";
@@ -58,13 +58,13 @@ pub fn fixed(x: &Tensor, affine: &Affine, at: &Statistics) -> Result<Tensor> {
     by_dtype!(x, T => {
         let (channels, elements) = (Channel::<T>::all(affine, at)?, slice::<T>(x)?);
         let pixels = h * w;
-        let y = build(elements.len() / pixels.max(1), pixels, |i, at, out| {
+        let y = build(NORMALIZING, [elements.len() / pixels.max(1), pixels], |i, at, out| {
             let Channel { scale, mean, bias, .. } = channels[i % c];
             for (out, &x) in out.iter_mut().zip(&plane(&elements, i, pixels)[at]) {
                 *out = (x - mean) * scale + bias;
             }
         });
-        tensor(y, x.dims())
+        tensor(y?, x.dims())
     })
 }
 
@@ -77,13 +77,13 @@ pub fn fixed_dx(dy: &Tensor, affine: &Affine, at: &Statistics) -> Result<Tensor>
     by_dtype!(dy, T => {
         let (channels, elements) = (Channel::<T>::all(affine, at)?, slice::<T>(dy)?);
         let pixels = h * w;
-        let dx = build(elements.len() / pixels.max(1), pixels, |i, at, out| {
+        let dx = build(NORMALIZING, [elements.len() / pixels.max(1), pixels], |i, at, out| {
             let scale = channels[i % c].scale;
             for (out, &dy) in out.iter_mut().zip(&plane(&elements, i, pixels)[at]) {
                 *out = dy * scale;
             }
         });
-        tensor(dx, dy.dims())
+        tensor(dx?, dy.dims())
     })
 }
 
@@ -108,7 +108,10 @@ pub fn statistics(x: &Tensor) -> Result<Statistics> {
         return slow_statistics(x).during(NORMALIZING);
     }
     by_dtype!(x, T => {
-        let joined = join(&moments(&slice::<T>(x)?, h * w), [n, c]);
+        let x = slice::<T>(x)?;
+        let joined = each(c, n * h * w, |j| {
+            join(&of_channel(&x, j, c, h * w).map(moments).collect::<Vec<_>>())
+        });
         Ok(Statistics {
             mean: rounded::<T>(joined.iter().map(|m| m.mean), &[c])?,
             var: rounded::<T>(joined.iter().map(|m| m.var), &[c])?,
@@ -151,7 +154,7 @@ fn fast_batch_backward<T: Real>(
         [dbias / count, dweight / count * channel.r].map(T::from_f64)
     };
     let lines: Vec<[T; 2]> = sums.iter().zip(channels).map(line).collect();
-    let dx = build(n * c, pixels, |i, at, out| {
+    let dx = build(NORMALIZING, [n * c, pixels], |i, at, out| {
         let Channel { scale, mean, .. } = channels[i % c];
         let [shift, slope] = lines[i % c];
         let (dy, x) = (&plane(&dys, i, pixels)[at.clone()], &plane(&xs, i, pixels)[at]);
@@ -160,7 +163,22 @@ fn fast_batch_backward<T: Real>(
         }
     });
     let (dweight, dbias) = params::<T>(&sums, c)?;
-    Ok((tensor(dx, x.dims())?, dweight, dbias))
+    Ok((tensor(dx?, x.dims())?, dweight, dbias))
+}
+
+/// Most bytes that a pass in `f32` on the CPU allocates beside its results, for `x` of shape
+/// `[n, c, h, w]` on `threads` threads; the greater of fixed and batch statistics.
+///
+/// A few numbers for each channel, and for batch statistics those of the planes of one channel
+/// a thread. Where [`Pass::Dw`] is computed alone it needs no more than [`Pass::Dx`].
+#[must_use]
+pub fn scratch_bytes(x_shape: &[usize], pass: Pass, threads: usize) -> usize {
+    let [n, c] = [0, 1].map(|i| x_shape.get(i).copied().unwrap_or(0));
+    let channels = c * size_of::<Channel<f32>>();
+    match pass {
+        Pass::Forward => channels.max((n * threads.min(c) + c) * size_of::<Moments>()),
+        Pass::Dw | Pass::Dx => channels + c * (size_of::<[f64; 2]>() + size_of::<[f32; 2]>()),
+    }
 }
 
 /// The numbers of a channel that inner loops need.
@@ -198,12 +216,15 @@ fn checked(x: &Tensor, affine: &Affine, at: &Statistics) -> Result<[usize; 4]> {
 /// `[dweight, dbias]` of every channel.
 fn dparams<T: Real>(dy: &[T], x: &[T], pixels: usize, channels: &[Channel<T>]) -> Vec<[f64; 2]> {
     let c = channels.len();
-    let by_plane = each(dy.len() / pixels.max(1), pixels, |i| {
-        let (dy, x) = (plane(dy, i, pixels), plane(x, i, pixels));
-        let Channel { mean, r, .. } = channels[i % c];
-        [sum([dy, x], |[dy, x]| dy * (x - mean)) * r, sum([dy], |[dy]| dy)]
-    });
-    by_channel(&by_plane, c)
+    each(c, dy.len() / c.max(1), |j| {
+        let Channel { mean, r, .. } = channels[j];
+        let mut sums = [0.0; 2];
+        for (dy, x) in of_channel(dy, j, c, pixels).zip(of_channel(x, j, c, pixels)) {
+            sums[0] += sum([dy, x], |[dy, x]| dy * (x - mean)) * r;
+            sums[1] += sum([dy], |[dy]| dy);
+        }
+        sums
+    })
 }
 
 fn params<T: Real>(sums: &[[f64; 2]], c: usize) -> Result<(Tensor, Tensor)> {
@@ -211,16 +232,13 @@ fn params<T: Real>(sums: &[[f64; 2]], c: usize) -> Result<(Tensor, Tensor)> {
     Ok((dweight, rounded::<T>(sums.iter().map(|sum| sum[1]), &[c])?))
 }
 
-/// Moments of channels from those of their planes, which are equally long: the variance is
+/// Moments of a channel from those of its planes, which are equally long: the variance is
 /// the mean variance of the planes plus the variance of their means.
-fn join(planes: &[Moments], [n, c]: [usize; 2]) -> Vec<Moments> {
-    let channel = |j: usize| {
-        let of = || planes.iter().skip(j).step_by(c);
-        let mean = of().map(|plane| plane.mean).sum::<f64>() / n as f64;
-        let spread = |plane: &Moments| plane.var + (plane.mean - mean).powi(2);
-        Moments { mean, var: of().map(spread).sum::<f64>() / n as f64 }
-    };
-    (0..c).map(channel).collect()
+fn join(planes: &[Moments]) -> Moments {
+    let n = planes.len() as f64;
+    let mean = planes.iter().map(|plane| plane.mean).sum::<f64>() / n;
+    let spread = |plane: &Moments| plane.var + (plane.mean - mean).powi(2);
+    Moments { mean, var: planes.iter().map(spread).sum::<f64>() / n }
 }
 
 /// `(e, r)`: standardized `x` and the reciprocal deviation, broadcastable.

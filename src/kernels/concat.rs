@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::planes::mismatch;
+use super::share::room;
 use super::{by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -18,7 +19,7 @@ pub fn forward(xs: &[&Tensor]) -> Result<Tensor> {
     by_dtype!(xs[0], T => {
         let slices = xs.iter().map(|x| slice::<T>(x)).collect::<Result<Vec<_>>>()?;
         let n = shape[0];
-        let mut y = Vec::with_capacity(shape.iter().product());
+        let mut y = room(JOINING, shape.iter().product())?;
         for image in 0..n {
             for x in &slices {
                 let len = x.len() / n;
@@ -47,7 +48,7 @@ pub fn dx(dy: &Tensor, channels: &[usize]) -> Result<Vec<Tensor>> {
         parts.map(|(start, &c)| {
             let mut shape = dy.dims().to_vec();
             shape[1] = c;
-            let mut dx = Vec::with_capacity(shape.iter().product());
+            let mut dx = room(SPLITTING, shape.iter().product())?;
             for dy in elements.chunks(image) {
                 dx.extend_from_slice(&dy[start * pixels..(start + c) * pixels]);
             }

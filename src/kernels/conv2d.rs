@@ -12,14 +12,17 @@
 //! turned around; the epilogue's gradient is the activation's, taken before these functions.
 
 mod depthwise;
+mod dw;
 mod general;
 
 use candle_core::{DType, Tensor};
 
 use super::unfold::Unfold;
-use super::{Real, activation, by_dtype, is_slow_path, planes, slice, tensor};
+use super::{Pass, Real, activation, by_dtype, is_slow_path, planes, slice, tensor};
 use crate::error::{During, Error, Result};
 use crate::graph::op::Conv2d;
+
+const CONVOLVING: &str = "a convolution";
 
 /// What is added and applied to the sums of a convolution.
 #[derive(Clone, Copy, Debug, Default)]
@@ -128,8 +131,8 @@ pub fn dw(conv: &Conv2d, dy: &Tensor, x: &Tensor) -> Result<Tensor> {
     }
     by_dtype!(dy, T => {
         let (dy, x) = (slice::<T>(dy)?, slice::<T>(x)?);
-        let sums = if sizes.is_depthwise() { depthwise::dw(&sizes, &dy, &x) } else { general::dw(&sizes, &dy, &x) };
-        tensor(sums, &shape)
+        let sums = if sizes.is_depthwise() { depthwise::dw(&sizes, &dy, &x) } else { dw::dw(&sizes, &dy, &x) };
+        tensor(sums?, &shape)
     })
 }
 
@@ -142,12 +145,38 @@ pub fn dbias(dy: &Tensor) -> Result<Tensor> {
     if is_slow_path(dy) {
         return dy.sum((0, 2, 3)).during("summing a bias gradient");
     }
-    let [_, c, h, w] = planes::image_dims(dy)?;
+    let [n, c, h, w] = planes::image_dims(dy)?;
     by_dtype!(dy, T => {
         let dy = slice::<T>(dy)?;
-        let sums: Vec<[f64; 1]> = dy.chunks_exact((h * w).max(1)).map(|plane| [planes::sum([plane], |[y]| y)]).collect();
-        planes::rounded::<T>(planes::by_channel(&sums, c).into_iter().map(|[sum]| sum), &[c])
+        let sum = |plane| planes::sum([plane], |[y]| y);
+        let of_channel = |j| planes::of_channel(&dy, j, c, h * w).map(sum).sum::<f64>() as T;
+        let sums = planes::each(c, n * h * w, of_channel);
+        tensor(sums, &[c])
     })
+}
+
+/// Most bytes that a pass in `f32` on the CPU allocates beside its result, for `x` of shape
+/// `[n, c, h, w]` on `threads` threads; what matrix products keep for each thread is not counted.
+///
+/// Columns of a few output rows for each thread; for `dx` at stride 1 also a copy of the weight;
+/// for `dw` also a block of at most 256 KiB for each thread (more only where a single input
+/// channel needs more). [`dbias`] needs none.
+///
+/// # Errors
+///
+/// [`Error::Graph`] when the shape does not fit.
+pub fn scratch_bytes(conv: &Conv2d, x_shape: &[usize], pass: Pass, threads: usize) -> Result<usize> {
+    let c = x_shape.get(1).copied().unwrap_or(0);
+    let sizes = Sizes::new(conv, x_shape, &conv.weight_shape(c))?;
+    if sizes.is_depthwise() {
+        return Ok(0);
+    }
+    let of = match pass {
+        Pass::Dw => dw::scratch_bytes,
+        Pass::Dx => general::dx_scratch_bytes,
+        Pass::Forward => general::forward_scratch_bytes,
+    };
+    Ok(of(&sizes, size_of::<f32>(), threads))
 }
 
 fn forward_cpu<T: Real>(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
@@ -161,13 +190,13 @@ fn forward_cpu<T: Real>(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogu
     } else {
         general::forward(sizes, &x, &w, &finish)
     };
-    tensor(y, &sizes.y_shape())
+    tensor(y?, &sizes.y_shape())
 }
 
 fn dx_cpu<T: Real>(sizes: &Sizes, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
     let (dy, w) = (slice::<T>(dy)?, slice::<T>(w)?);
     let dx = if sizes.is_depthwise() { depthwise::dx(sizes, &dy, &w) } else { general::dx(sizes, &dy, &w) };
-    tensor(dx, &sizes.x_shape())
+    tensor(dx?, &sizes.x_shape())
 }
 
 /// The epilogue on slices.
@@ -320,6 +349,23 @@ mod tests {
                 assert_close(&dw(&conv, &dy, &x).unwrap(), &slow::dw(&sizes, &dy, &x).unwrap(), CLOSE);
                 assert_close(&dbias(&dy).unwrap(), &dy.sum((0, 2, 3)).unwrap(), CLOSE);
             }
+        }
+    }
+
+    /// Blocks of 43 and 42 channels over several tiles and parts, and of one channel each.
+    #[test]
+    fn a_weight_cut_into_uneven_blocks_is_summed_whole() {
+        let cases = [(Conv2d::same(128, 3, 1), [5, 85, 11, 40]), (Conv2d::same(3, 3, 2), [1, 7, 9, 9])];
+        for (conv, shape) in cases {
+            let rng = &mut Rng::new(1);
+            let sizes = Sizes::new(&conv, &shape, &conv.weight_shape(shape[1])).unwrap();
+            let (x, dy) = (normal(&shape, rng), normal(&sizes.y_shape(), rng));
+            let on = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| dw(&conv, &dy, &x).unwrap())
+            };
+            assert_close(&on(1), &slow::dw(&sizes, &dy, &x).unwrap(), CLOSE);
+            assert_close(&on(3), &on(1), EXACT);
         }
     }
 

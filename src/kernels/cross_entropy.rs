@@ -11,7 +11,8 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::planes::{rounded, same_shape, wide};
+use super::planes::{same_shape, wide};
+use super::share::room;
 use super::{Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -39,8 +40,9 @@ pub fn softmax(logits: &Tensor) -> Result<Tensor> {
     }
     by_dtype!(logits, T => {
         let z = slice::<T>(logits)?;
-        let p = z.chunks(classes.max(1)).flat_map(probabilities);
-        rounded::<T>(p, logits.dims())
+        let mut p = room(LOSS, z.len())?;
+        p.extend(z.chunks(classes.max(1)).flat_map(probabilities).map(|p| p as T));
+        tensor(p, logits.dims())
     })
 }
 
@@ -54,7 +56,7 @@ fn fast<T: Real>(logits: &Tensor, targets: &Tensor, weights: &[f64]) -> Result<(
     let classes = logits.dims()[1].max(1);
     let (z, t) = (slice::<T>(logits)?, slice::<T>(targets)?);
     let mut losses = Vec::with_capacity(weights.len());
-    let mut dlogits = Vec::with_capacity(z.len());
+    let mut dlogits = room(LOSS, z.len())?;
     for ((z, t), &weight) in z.chunks(classes).zip(t.chunks(classes)).zip(weights) {
         let normalizer = log_sum_exp(z);
         let mut loss = 0.0;

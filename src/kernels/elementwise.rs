@@ -6,7 +6,7 @@
 
 use candle_core::Tensor;
 
-use super::planes::{build, each, mismatch, plane, rounded, sum, wide, zip};
+use super::planes::{build, each, mismatch, plane, sum, wide, zip};
 use super::{Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -16,7 +16,7 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if is_slow_path(full) {
         return full.broadcast_add(other).during("adding");
     }
-    by_dtype!(full, T => combine::<T>(full, other, |full, other| full + other))
+    by_dtype!(full, T => combine::<T>("adding", full, other, |full, other| full + other))
 }
 
 /// `a * b`, element by element, of the shape of the larger.
@@ -25,7 +25,7 @@ pub fn mul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if is_slow_path(full) {
         return full.broadcast_mul(other).during("multiplying");
     }
-    by_dtype!(full, T => combine::<T>(full, other, |full, other| full * other))
+    by_dtype!(full, T => combine::<T>("multiplying", full, other, |full, other| full * other))
 }
 
 /// `dy` for an operand of `shape`: summed over the pixels if it was per channel, else itself.
@@ -40,8 +40,8 @@ pub fn reduce_to(dy: &Tensor, shape: &[usize]) -> Result<Tensor> {
             }
             by_dtype!(dy, T => {
                 let (pixels, dy) = (h * w, slice::<T>(dy)?);
-                let sums = each(n * c, pixels, |i| sum([plane(&dy, i, pixels)], |[dy]| dy));
-                rounded::<T>(sums.into_iter(), shape)
+                let sums = each(n * c, pixels, |i| sum([plane(&dy, i, pixels)], |[dy]| dy) as T);
+                tensor(sums, shape)
             })
         }
         (from, _) => {
@@ -66,19 +66,24 @@ fn ordered<'a>(a: &'a Tensor, b: &'a Tensor, op: &'static str) -> Result<(&'a Te
     Err(mismatch(a, b, op)).during(op)
 }
 
-fn combine<T: Real>(full: &Tensor, other: &Tensor, f: impl Fn(T, T) -> T + Sync) -> Result<Tensor> {
+fn combine<T: Real>(
+    what: &str,
+    full: &Tensor,
+    other: &Tensor,
+    f: impl Fn(T, T) -> T + Sync,
+) -> Result<Tensor> {
     let (a, b) = (slice::<T>(full)?, slice::<T>(other)?);
     if a.len() == b.len() {
-        return tensor(zip(&a, &b, f), full.dims());
+        return tensor(zip(what, [&a, &b], f)?, full.dims());
     }
     let pixels = a.len() / b.len().max(1);
-    let y = build(b.len(), pixels, |index, at, out| {
+    let y = build(what, [b.len(), pixels], |index, at, out| {
         let other = b[index];
         for (out, &full) in out.iter_mut().zip(&plane(&a, index, pixels)[at]) {
             *out = f(full, other);
         }
     });
-    tensor(y, full.dims())
+    tensor(y?, full.dims())
 }
 
 fn slow_pixel_sum(dy: &Tensor) -> candle_core::Result<Tensor> {

@@ -5,8 +5,8 @@
 
 use candle_core::Tensor;
 
-use super::planes::{build, by_channel, each, one_a_channel, plane, rounded, same_shape, sum, wide};
-use super::{by_dtype, is_slow_path, slice, tensor};
+use super::planes::{build, each, one_a_channel, plane, same_shape, sum, wide};
+use super::{Pass, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
 const GATING: &str = "applying a gate";
@@ -20,7 +20,7 @@ pub fn forward(x: &Tensor, z: &Tensor, gate: &Tensor) -> Result<Tensor> {
     }
     by_dtype!(x, T => {
         let (elements, z, gate) = (slice::<T>(x)?, slice::<T>(z)?, slice::<T>(gate)?);
-        let y = build(elements.len() / pixels.max(1), pixels, |i, at, out| {
+        let y = build(GATING, [elements.len() / pixels.max(1), pixels], |i, at, out| {
             let g = gate[i % c];
             let x = &plane(&elements, i, pixels)[at.clone()];
             if g == 0.0 {
@@ -30,7 +30,7 @@ pub fn forward(x: &Tensor, z: &Tensor, gate: &Tensor) -> Result<Tensor> {
                 *out = x + g * (z - x);
             }
         });
-        tensor(y, x.dims())
+        tensor(y?, x.dims())
     })
 }
 
@@ -48,13 +48,13 @@ pub fn dz(dy: &Tensor, gate: &Tensor) -> Result<Tensor> {
     }
     by_dtype!(dy, T => {
         let (elements, gate) = (slice::<T>(dy)?, slice::<T>(gate)?);
-        let dz = build(elements.len() / pixels.max(1), pixels, |i, at, out| {
+        let dz = build(GATING, [elements.len() / pixels.max(1), pixels], |i, at, out| {
             let g = gate[i % c];
             for (out, &dy) in out.iter_mut().zip(&plane(&elements, i, pixels)[at]) {
                 *out = g * dy;
             }
         });
-        tensor(dz, dy.dims())
+        tensor(dz?, dy.dims())
     })
 }
 
@@ -69,13 +69,20 @@ pub fn dgate(dy: &Tensor, x: &Tensor, z: &Tensor) -> Result<Tensor> {
     let pixels: usize = x.dims()[2..].iter().product();
     by_dtype!(dy, T => {
         let (dy, x, z) = (slice::<T>(dy)?, slice::<T>(x)?, slice::<T>(z)?);
-        let sums = each(dy.len() / pixels.max(1), pixels, |i| {
-            // Two sums of products would cancel where z is near x.
-            let planes = [&dy, &x, &z].map(|t| plane(t, i, pixels));
-            [sum(planes, |[dy, x, z]| dy * (z - x))]
-        });
-        rounded::<T>(by_channel(&sums, c).into_iter().map(|[sum]| sum), &[c])
+        // Two sums of products would cancel where z is near x.
+        let of_plane = |i| sum([&dy, &x, &z].map(|t| plane(t, i, pixels)), |[dy, x, z]| dy * (z - x));
+        let planes = dy.len() / pixels.max(1);
+        let sums = each(c, dy.len() / c.max(1), |j| (j..planes).step_by(c).map(of_plane).sum::<f64>() as T);
+        tensor(sums, &[c])
     })
+}
+
+/// Most bytes that a pass in `f32` on the CPU allocates beside its result, for `x` of shape
+/// `[n, c, ..]`: the rest of the gate in [`dx`].
+#[must_use]
+pub fn scratch_bytes(x_shape: &[usize], pass: Pass) -> usize {
+    let c = x_shape.get(1).copied().unwrap_or(0);
+    if pass == Pass::Dx { c * size_of::<f32>() } else { 0 }
 }
 
 /// Channels and pixels of a plane, for a gate that fits.

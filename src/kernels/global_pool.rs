@@ -10,7 +10,7 @@
 
 use candle_core::Tensor;
 
-use super::planes::{build, each, image_dims, mismatch, moments, plane, rounded, sum, wide};
+use super::planes::{Moments, build, build_whole, each, image_dims, mismatch, moments, plane, sum, wide};
 use super::{Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -24,8 +24,8 @@ pub fn avg(x: &Tensor) -> Result<Tensor> {
     }
     by_dtype!(x, T => {
         let (x, pixels) = (slice::<T>(x)?, h * w);
-        let means = each(n * c, pixels, |i| sum([plane(&x, i, pixels)], |[x]| x) / pixels as f64);
-        rounded::<T>(means.into_iter(), &[n, c, 1, 1])
+        let mean = |i| (sum([plane(&x, i, pixels)], |[x]| x) / pixels as f64) as T;
+        tensor(each(n * c, pixels, mean), &[n, c, 1, 1])
     })
 }
 
@@ -39,8 +39,8 @@ pub fn avg_dx(dy: &Tensor, [h, w]: [usize; 2]) -> Result<Tensor> {
     }
     by_dtype!(dy, T => {
         let (dy, share) = (slice::<T>(dy)?, ((h * w) as T).recip());
-        let dx = build(n * c, h * w, |i, _, out| out.fill(dy[i] * share));
-        tensor(dx, &[n, c, h, w])
+        let dx = build(POOLING, [n * c, h * w], |i, _, out| out.fill(dy[i] * share));
+        tensor(dx?, &[n, c, h, w])
     })
 }
 
@@ -51,8 +51,9 @@ pub fn std(x: &Tensor, eps: f64) -> Result<Tensor> {
         return slow_std(x, eps).during(POOLING);
     }
     by_dtype!(x, T => {
-        let moments = moments(&slice::<T>(x)?, h * w);
-        rounded::<T>(moments.into_iter().map(|m| (m.var + eps).sqrt()), &[n, c, 1, 1])
+        let (x, pixels) = (slice::<T>(x)?, h * w);
+        let deviation = |i| (moments(plane(&x, i, pixels)).var + eps).sqrt() as T;
+        tensor(each(n * c, pixels, deviation), &[n, c, 1, 1])
     })
 }
 
@@ -71,19 +72,20 @@ pub fn std_dx(dy: &Tensor, x: &Tensor, eps: f64) -> Result<Tensor> {
 fn fast_std_dx<T: Real>(dy: &Tensor, x: &Tensor, eps: f64) -> Result<Tensor> {
     let [n, c, h, w] = image_dims(x)?;
     let (dys, xs, pixels) = (slice::<T>(dy)?, slice::<T>(x)?, h * w);
-    let moments = moments(&xs, pixels);
-    let dx = build(n * c, pixels, |i, at, out: &mut [T]| {
-        let deviation = (moments[i].var + eps).sqrt();
+    let dx = build_whole(POOLING, [n * c, pixels], |i, out: &mut [T]| {
+        let x = plane(&xs, i, pixels);
+        let Moments { mean, var } = moments(x);
+        let deviation = (var + eps).sqrt();
         if deviation == 0.0 {
             return;
         }
-        let mean = T::from_f64(moments[i].mean);
+        let mean = T::from_f64(mean);
         let slope = T::from_f64(dys[i].to_f64() / (pixels as f64 * deviation));
-        for (out, &x) in out.iter_mut().zip(&plane(&xs, i, pixels)[at]) {
+        for (out, &x) in out.iter_mut().zip(x) {
             *out = slope * (x - mean);
         }
     });
-    tensor(dx, x.dims())
+    tensor(dx?, x.dims())
 }
 
 /// `[n, c, h, w]` of images with pixels.

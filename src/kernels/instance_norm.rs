@@ -17,10 +17,10 @@
 use candle_core::Tensor;
 
 use super::planes::{
-    Moments, build, by_channel, each, image_dims, moments, one_a_channel, plane, rounded, same_shape, sum,
-    wide, wide_channels,
+    Moments, build, build_whole, each, image_dims, moments, one_a_channel, plane, same_shape, sum, wide,
+    wide_channels,
 };
-use super::{Real, by_dtype, is_slow_path, slice, tensor};
+use super::{Pass, Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
 const NORMALIZING: &str = "instance normalization";
@@ -48,18 +48,18 @@ pub fn backward(dy: &Tensor, x: &Tensor, weight: &Tensor, eps: f64) -> Result<(T
 }
 
 fn fast<T: Real>(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
-    let [_, c, h, w] = image_dims(x)?;
+    let [n, c, h, w] = image_dims(x)?;
     let (elements, weight, bias) = (slice::<T>(x)?, slice::<T>(weight)?, slice::<T>(bias)?);
     let pixels = h * w;
-    let moments = moments(&elements, pixels);
-    let y = build(moments.len(), pixels, |i, at, out| {
-        let (mean, r) = (T::from_f64(moments[i].mean), reciprocal(moments[i], eps));
+    let y = build_whole(NORMALIZING, [n * c, pixels], |i, out| {
+        let x = plane(&elements, i, pixels);
+        let (mean, r) = standard(x, eps);
         let (scale, bias) = (T::from_f64(weight[i % c].to_f64() * r), bias[i % c]);
-        for (out, &x) in out.iter_mut().zip(&plane(&elements, i, pixels)[at]) {
+        for (out, &x) in out.iter_mut().zip(x) {
             *out = (x - mean) * scale + bias;
         }
     });
-    tensor(y, x.dims())
+    tensor(y?, x.dims())
 }
 
 fn fast_backward<T: Real>(
@@ -68,34 +68,55 @@ fn fast_backward<T: Real>(
     weight: &Tensor,
     eps: f64,
 ) -> Result<(Tensor, Tensor, Tensor)> {
-    let [_, c, h, w] = image_dims(x)?;
+    let [n, c, h, w] = image_dims(x)?;
     let (dys, xs, weight) = (slice::<T>(dy)?, slice::<T>(x)?, slice::<T>(weight)?);
     let pixels = h * w;
-    let moments = moments(&xs, pixels);
-    let sums = each(moments.len(), pixels, |i| {
+    let sums = each(n * c, pixels, |i| {
         let (dy, x) = (plane(&dys, i, pixels), plane(&xs, i, pixels));
-        let mean = T::from_f64(moments[i].mean);
-        let by_e = sum([dy, x], |[dy, x]| dy * (x - mean)) * reciprocal(moments[i], eps);
-        [by_e, sum([dy], |[dy]| dy)]
+        let (mean, r) = standard(x, eps);
+        Sums { by_e: sum([dy, x], |[dy, x]| dy * (x - mean)) * r, total: sum([dy], |[dy]| dy), mean, r }
     });
-    let dx = build(moments.len(), pixels, |i, at, out| {
-        let (mean, r) = (T::from_f64(moments[i].mean), reciprocal(moments[i], eps));
-        let [by_e, total] = sums[i].map(|sum| sum / pixels as f64);
+    let dx = build(NORMALIZING, [n * c, pixels], |i, at, out| {
+        let Sums { by_e, total, mean, r } = sums[i];
         let scale = T::from_f64(weight[i % c].to_f64() * r);
-        let (shift, slope) = (T::from_f64(total), T::from_f64(by_e * r));
+        let (shift, slope) = (T::from_f64(total / pixels as f64), T::from_f64(by_e / pixels as f64 * r));
         let (dy, x) = (&plane(&dys, i, pixels)[at.clone()], &plane(&xs, i, pixels)[at]);
         for ((out, &dy), &x) in out.iter_mut().zip(dy).zip(x) {
             *out = scale * (dy - shift - slope * (x - mean));
         }
     });
-    let sums = by_channel(&sums, c);
-    let dweight = rounded::<T>(sums.iter().map(|sum| sum[0]), &[c])?;
-    let dbias = rounded::<T>(sums.iter().map(|sum| sum[1]), &[c])?;
-    Ok((tensor(dx, x.dims())?, dweight, dbias))
+    let of_channel = |j: usize| sums.iter().skip(j).step_by(c);
+    let dweight = (0..c).map(|j| T::from_f64(of_channel(j).map(|sums| sums.by_e).sum::<f64>()));
+    let dbias = (0..c).map(|j| T::from_f64(of_channel(j).map(|sums| sums.total).sum::<f64>()));
+    let (dweight, dbias) = (tensor(dweight.collect(), &[c])?, tensor(dbias.collect(), &[c])?);
+    Ok((tensor(dx?, x.dims())?, dweight, dbias))
 }
 
-fn reciprocal(moments: Moments, eps: f64) -> f64 {
-    (moments.var + eps).sqrt().recip()
+/// What the backward pass needs of a plane.
+#[derive(Clone, Copy)]
+struct Sums<T> {
+    /// `sum dy e`
+    by_e: f64,
+    /// `sum dy`
+    total: f64,
+    mean: T,
+    r: f64,
+}
+
+/// Mean and reciprocal deviation of a plane.
+fn standard<T: Real>(x: &[T], eps: f64) -> (T, f64) {
+    let Moments { mean, var } = moments(x);
+    (T::from_f64(mean), (var + eps).sqrt().recip())
+}
+
+/// Most bytes that a pass in `f32` on the CPU allocates beside its results, for `x` of shape
+/// `[n, c, h, w]`: the sums of each plane in the backward pass.
+#[must_use]
+pub fn scratch_bytes(x_shape: &[usize], pass: Pass) -> usize {
+    match pass {
+        Pass::Forward => 0,
+        Pass::Dw | Pass::Dx => x_shape.iter().take(2).product::<usize>() * size_of::<Sums<f32>>(),
+    }
 }
 
 /// `(e, r)`: standardized `x` and the reciprocal deviation `[n, c, 1, 1]`.

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::matmul::{Matrix, MatrixMut, Write, matmul};
 use super::planes::{mismatch, wide};
+use super::share::{room, zeros};
 use super::{Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -29,8 +30,8 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> 
         let (x, w) = (slice::<T>(x)?, slice::<T>(w)?);
         let (x, w) = (Matrix::row_major(&x, n, f), Matrix::row_major(&w, o, f));
         let (mut y, write) = match bias {
-            Some(bias) => (slice::<T>(bias)?.repeat(n), Write::Add),
-            None => (vec![0.0; n * o], Write::Set),
+            Some(bias) => (repeated(&slice::<T>(bias)?, n)?, Write::Add),
+            None => (zeros(MULTIPLYING, n * o)?, Write::Set),
         };
         match n {
             // A single row would leave all but one thread idle: compute it as a column.
@@ -53,7 +54,7 @@ pub fn dx(dy: &Tensor, w: &Tensor) -> Result<Tensor> {
     by_dtype!(dy, T => {
         let (dy, w) = (slice::<T>(dy)?, slice::<T>(w)?);
         let (dy, w) = (Matrix::row_major(&dy, n, o), Matrix::row_major(&w, o, f));
-        let mut dx = vec![0.0 as T; n * f];
+        let mut dx = zeros::<T>(MULTIPLYING, n * f)?;
         blocks(&mut dx, dy, w, Write::Set);
         tensor(dx, &[n, f])
     })
@@ -71,7 +72,7 @@ pub fn dw(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
     by_dtype!(dy, T => {
         let (dy, x) = (slice::<T>(dy)?, slice::<T>(x)?);
         let (dy, x) = (Matrix::row_major(&dy, n, o), Matrix::row_major(&x, n, f));
-        let mut dw = vec![0.0 as T; o * f];
+        let mut dw = zeros::<T>(MULTIPLYING, o * f)?;
         blocks(&mut dw, dy.transpose(), x, Write::Set);
         tensor(dw, &[o, f])
     })
@@ -90,6 +91,12 @@ pub fn dbias(dy: &Tensor) -> Result<Tensor> {
         }
         tensor(sums, &[o])
     })
+}
+
+fn repeated<T: Real>(row: &[T], n: usize) -> Result<Vec<T>> {
+    let mut rows = room(MULTIPLYING, row.len() * n)?;
+    (0..n).for_each(|_| rows.extend_from_slice(row));
+    Ok(rows)
 }
 
 /// Writes `A B` to the contiguous rows of `c`, a fixed number of rows a task.

@@ -15,8 +15,8 @@
 
 use candle_core::{DType, Tensor};
 
-use super::planes::{build, dot, map, mismatch, wide, zip};
-use super::{Real, by_dtype, is_slow_path, slice, tensor};
+use super::planes::{build, dot, dot_scratch_bytes, map, mismatch, wide, zip};
+use super::{Pass, Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
 const MIXING: &str = "mixing candidates";
@@ -60,7 +60,7 @@ pub fn dx(dy: &Tensor, alpha: &Tensor, i: usize) -> Result<Tensor> {
     by_dtype!(dy, T => {
         // Rounded to T once, as in the forward pass.
         let p = p as T;
-        tensor(map(&slice::<T>(dy)?, |dy| p * dy), dy.dims())
+        tensor(map(MIXING, &slice::<T>(dy)?, |dy| p * dy)?, dy.dims())
     })
 }
 
@@ -75,7 +75,7 @@ pub fn add_term(sum: Option<&Tensor>, x: &Tensor, alpha: &Tensor, i: usize) -> R
             if is_slow_path(x) {
                 return slow_term(sum, x, p).during(MIXING);
             }
-            by_dtype!(x, T => tensor(zip(&slice::<T>(sum)?, &slice::<T>(x)?, |sum, x| sum + p as T * x), x.dims()))
+            by_dtype!(x, T => tensor(zip(MIXING, [&slice::<T>(sum)?, &slice::<T>(x)?], |sum, x| sum + p as T * x)?, x.dims()))
         }
         None if is_slow_path(x) => slow(&[x], &[p]).during(MIXING),
         None => by_dtype!(x, T => fast::<T>(&[x], &[p])),
@@ -101,18 +101,25 @@ pub fn dalpha(dy: &Tensor, x: &Tensor, alpha: &Tensor, i: usize) -> Result<Tenso
     place(parts.collect(), alpha).during(MIXING)
 }
 
+/// Most bytes that a pass in `f32` on the CPU allocates beside its result, for values of this
+/// shape: partial sums of [`dalpha`].
+#[must_use]
+pub fn scratch_bytes(shape: &[usize], pass: Pass) -> usize {
+    if pass == Pass::Dw { dot_scratch_bytes(shape.iter().product()) } else { 0 }
+}
+
 fn fast<T: Real>(xs: &[&Tensor], p: &[f64]) -> Result<Tensor> {
     let chosen = p.iter().zip(xs).filter(|(p, _)| **p != 0.0);
     let chosen = chosen.map(|(p, x)| Ok((T::from_f64(*p), slice::<T>(x)?)));
     let chosen = chosen.collect::<Result<Vec<_>>>()?;
-    let y = build(1, xs[0].elem_count(), |_, at, out: &mut [T]| {
+    let y = build(MIXING, [1, xs[0].elem_count()], |_, at, out: &mut [T]| {
         for (p, x) in &chosen {
             for (out, &x) in out.iter_mut().zip(&x[at.clone()]) {
                 *out += *p * x;
             }
         }
     });
-    tensor(y, xs[0].dims())
+    tensor(y?, xs[0].dims())
 }
 
 /// The weight of candidate `i`.

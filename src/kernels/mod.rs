@@ -31,7 +31,11 @@ mod exp;
 #[allow(unsafe_code)]
 pub(crate) mod matmul;
 mod planes;
+mod scratch;
+mod share;
 mod unfold;
+
+pub use scratch::{CALL_BYTES, scratch_bytes};
 
 use std::marker::PhantomData;
 use std::ops::{Deref, Range};
@@ -39,6 +43,17 @@ use std::ops::{Deref, Range};
 use candle_core::{DType, Device, Storage, Tensor, WithDType};
 
 use crate::error::{During, Result};
+
+/// One computation of an operation, as a planner of memory counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// Gradients by the parameters.
+    Dw,
+    /// Gradients by the inputs; where a function returns all gradients together, those.
+    Dx,
+    /// The output.
+    Forward,
+}
 
 /// Numbers the CPU kernels compute in.
 pub(crate) trait Real: WithDType {

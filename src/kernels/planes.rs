@@ -9,6 +9,7 @@ use std::ops::Range;
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
+use super::share::zeros;
 use super::{Real, tensor};
 use crate::error::{During, Result};
 
@@ -22,16 +23,16 @@ const PARTIAL: usize = 1024;
 const LANES: usize = 16;
 
 /// `planes * pixels` elements, where `f(plane, pixels, out)` writes those of a range of pixels.
-/// What it leaves is 0.
+/// What it leaves is 0. The memory is asked for in the name of `what`.
 ///
 /// Clearing the memory first costs less than it seems: large blocks come cleared from the
 /// system, and collecting without clearing measured slower. The ranges of a single
 /// plane start at multiples of 8.
 pub(crate) fn build<T: Real>(
-    planes: usize,
-    pixels: usize,
+    what: &str,
+    [planes, pixels]: [usize; 2],
     f: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
-) -> Vec<T> {
+) -> Result<Vec<T>> {
     let write = |start: usize, out: &mut [T]| {
         let mut done = 0;
         while done < out.len() {
@@ -41,14 +42,26 @@ pub(crate) fn build<T: Real>(
             done += len;
         }
     };
-    let mut y = vec![T::zero(); planes * pixels];
+    let mut y = zeros(what, planes * pixels)?;
     y.par_chunks_mut(SERIAL).enumerate().for_each(|(i, out)| write(i * SERIAL, out));
-    y
+    Ok(y)
+}
+
+/// As [`build`], a whole plane at a time: `f(plane, out)`.
+pub(crate) fn build_whole<T: Real>(
+    what: &str,
+    [planes, pixels]: [usize; 2],
+    f: impl Fn(usize, &mut [T]) + Sync,
+) -> Result<Vec<T>> {
+    let mut y = zeros(what, planes * pixels)?;
+    let of_plane = y.par_chunks_exact_mut(pixels.max(1)).with_min_len(SERIAL.div_ceil(pixels.max(1)));
+    of_plane.enumerate().for_each(|(i, out)| f(i, out));
+    Ok(y)
 }
 
 /// `f` of every element of `x`.
-pub(crate) fn map<T: Real>(x: &[T], f: impl Fn(T) -> T + Sync) -> Vec<T> {
-    build(1, x.len(), |_, at, out| {
+pub(crate) fn map<T: Real>(what: &str, x: &[T], f: impl Fn(T) -> T + Sync) -> Result<Vec<T>> {
+    build(what, [1, x.len()], |_, at, out| {
         for (out, &x) in out.iter_mut().zip(&x[at]) {
             *out = f(x);
         }
@@ -56,8 +69,8 @@ pub(crate) fn map<T: Real>(x: &[T], f: impl Fn(T) -> T + Sync) -> Vec<T> {
 }
 
 /// `f` of every two elements of `a` and `b`, which are equally long.
-pub(crate) fn zip<T: Real>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Sync) -> Vec<T> {
-    build(1, a.len(), |_, at, out| {
+pub(crate) fn zip<T: Real>(what: &str, [a, b]: [&[T]; 2], f: impl Fn(T, T) -> T + Sync) -> Result<Vec<T>> {
+    build(what, [1, a.len()], |_, at, out| {
         for ((out, &a), &b) in out.iter_mut().zip(&a[at.clone()]).zip(&b[at]) {
             *out = f(a, b);
         }
@@ -73,6 +86,11 @@ pub(crate) fn each<R: Send>(planes: usize, pixels: usize, f: impl Fn(usize) -> R
 /// The elements of plane `index`.
 pub(crate) fn plane<T>(x: &[T], index: usize, pixels: usize) -> &[T] {
     &x[index * pixels..(index + 1) * pixels]
+}
+
+/// The planes of channel `channel` of `c`, image by image.
+pub(crate) fn of_channel<T>(x: &[T], channel: usize, c: usize, pixels: usize) -> impl Iterator<Item = &[T]> {
+    x.chunks_exact(pixels.max(1)).skip(channel).step_by(c)
 }
 
 /// The sum of `f` over the elements of equally long slices taken together, on the calling thread.
@@ -95,6 +113,11 @@ pub(crate) fn sum<T: Real, const N: usize>(xs: [&[T]; N], f: impl Fn([T; N]) -> 
     total
 }
 
+/// Bytes of the partial sums of [`dot`].
+pub(crate) fn dot_scratch_bytes(elements: usize) -> usize {
+    elements.div_ceil(SERIAL) * size_of::<f64>()
+}
+
 /// The sum of `a * b` over all elements, in parallel.
 pub(crate) fn dot<T: Real>(a: &[T], b: &[T]) -> f64 {
     let parts: Vec<f64> =
@@ -109,28 +132,13 @@ pub(crate) struct Moments {
     pub(crate) var: f64,
 }
 
-/// Mean and biased variance of every plane of `x`.
-pub(crate) fn moments<T: Real>(x: &[T], pixels: usize) -> Vec<Moments> {
-    each(x.len() / pixels.max(1), pixels, |index| {
-        let x = plane(x, index, pixels);
-        let mean = sum([x], |[x]| x) / pixels as f64;
-        let center = T::from_f64(mean);
-        let squares = sum([x], |[x]| (x - center) * (x - center));
-        Moments { mean, var: squares / pixels as f64 }
-    })
-}
-
-/// Sums by channel what there is by plane.
-pub(crate) fn by_channel<const K: usize>(by_plane: &[[f64; K]], c: usize) -> Vec<[f64; K]> {
-    let mut sums = vec![[0.0; K]; c];
-    for image in by_plane.chunks(c.max(1)) {
-        for (sums, plane) in sums.iter_mut().zip(image) {
-            for (sum, part) in sums.iter_mut().zip(plane) {
-                *sum += part;
-            }
-        }
-    }
-    sums
+/// Mean and biased variance of a plane.
+pub(crate) fn moments<T: Real>(plane: &[T]) -> Moments {
+    let pixels = plane.len() as f64;
+    let mean = sum([plane], |[x]| x) / pixels;
+    let center = T::from_f64(mean);
+    let squares = sum([plane], |[x]| (x - center) * (x - center));
+    Moments { mean, var: squares / pixels }
 }
 
 /// A CPU tensor of these numbers, rounded to `T`.
@@ -187,13 +195,13 @@ mod tests {
     #[test]
     fn every_element_is_built_once_in_blocks_that_stay_in_their_plane() {
         for (planes, pixels) in [(0, 5), (5, 0), (3, 1), (7, 300), (40, 1000), (1, SERIAL + 3)] {
-            let y = build::<f64>(planes, pixels, |plane, at, out| {
+            let y = build::<f64>("a test", [planes, pixels], |plane, at, out| {
                 assert_eq!(at.len(), out.len());
                 for (out, pixel) in out.iter_mut().zip(at) {
                     *out += (plane * pixels + pixel) as f64;
                 }
             });
-            assert_eq!(y, (0..planes * pixels).map(|i| i as f64).collect::<Vec<_>>());
+            assert_eq!(y.unwrap(), (0..planes * pixels).map(|i| i as f64).collect::<Vec<_>>());
         }
     }
 
@@ -203,7 +211,7 @@ mod tests {
         let single: Vec<f32> = x.iter().map(|&x| x as f32).collect();
         let on = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| (dot(&single, &single), map(&single, |x| x * x)))
+            pool.install(|| (dot(&single, &single), map("a test", &single, |x| x * x).unwrap()))
         };
         assert_eq!(on(1), on(3));
         let plain: f64 = x.iter().map(|x| x * x).sum();
@@ -213,15 +221,16 @@ mod tests {
     #[test]
     fn moments_are_those_on_paper() {
         // Plane 0: mean 2, deviations -1 0 1; plane 1: a large mean must not hide the variance.
-        let moments = moments(&[1.0f32, 2.0, 3.0, 10_001.0, 10_002.0, 10_003.0], 3);
+        let moments = [[1.0f32, 2.0, 3.0], [10_001.0, 10_002.0, 10_003.0]].map(|plane| moments(&plane));
         assert_eq!(moments[0].mean, 2.0);
         assert!((moments[0].var - 2.0 / 3.0).abs() < 1e-6);
         assert!((moments[1].var - 2.0 / 3.0).abs() < 1e-6);
     }
 
     #[test]
-    fn channels_collect_their_planes() {
-        let by_plane = [[1.0, 10.0], [2.0, 20.0], [3.0, 30.0], [4.0, 40.0]];
-        assert_eq!(by_channel(&by_plane, 2), [[4.0, 40.0], [6.0, 60.0]]);
+    fn planes_of_a_channel_come_image_by_image() {
+        let x: Vec<f32> = (0..12).map(|i| i as f32).collect();
+        let planes: Vec<&[f32]> = of_channel(&x, 1, 3, 2).collect();
+        assert_eq!(planes, [[2.0, 3.0], [8.0, 9.0]]);
     }
 }

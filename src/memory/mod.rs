@@ -2,8 +2,6 @@
 
 pub mod cache;
 pub mod levers;
-#[allow(unsafe_code)] // `GlobalAlloc` is an unsafe trait
-pub mod meter;
 
+pub use crate::meter::{self, Meter, ProcessMemory};
 pub use levers::Levers;
-pub use meter::{Meter, ProcessMemory};

@@ -7,6 +7,7 @@
 //! [`genotype`] says in a few words what was chosen.
 
 pub mod bilevel;
+mod builder;
 pub mod candidate;
 pub mod discretize;
 pub mod genotype;

@@ -16,7 +16,8 @@
 use std::collections::BTreeMap;
 use std::iter::repeat_n;
 
-use super::candidate::{Builder, CleanStatistics, ConvCandidate, InputCandidate};
+use super::builder::Builder;
+use super::candidate::{CleanStatistics, ConvCandidate, InputCandidate};
 use crate::error::Result;
 use crate::fit::{Part, Site};
 use crate::graph::op::{Conv2d, Op, Shape};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Modules from the ground up. A file may use only its own module and those of rows before its.
 const LAYERS: &[&[&str]] = &[
     &["error"],
-    &["rng", "device"],
+    &["rng", "device", "meter"],
     &["storage"],
     &["graph"],
     &["kernels"],

@@ -5,8 +5,10 @@
 
 use rayon::prelude::*;
 
-use super::{Finish, Sizes};
+use super::{CONVOLVING, Finish, Sizes};
+use crate::error::Result;
 use crate::kernels::Real;
+use crate::kernels::share::zeros;
 
 impl Sizes {
     fn planes(&self) -> [usize; 2] {
@@ -19,10 +21,10 @@ impl Sizes {
     }
 }
 
-pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: &Finish<T>) -> Vec<T> {
+pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: &Finish<T>) -> Result<Vec<T>> {
     let ([x_len, y_len], taps) = (sizes.planes(), sizes.unfold.taps());
     let (stride, outputs) = (sizes.conv.stride, sizes.conv.outputs);
-    let mut y = vec![T::zero(); sizes.n * sizes.y_len()];
+    let mut y = zeros(CONVOLVING, sizes.n * sizes.y_len())?;
     y.par_chunks_mut(y_len).enumerate().for_each(|(index, y)| {
         let o = index % outputs;
         let x = &x[index / sizes.multiplier() * x_len..][..x_len];
@@ -33,13 +35,13 @@ pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: &Finish<
         }
         finish.apply(y, o, index * y_len);
     });
-    y
+    Ok(y)
 }
 
-pub(super) fn dx<T: Real>(sizes: &Sizes, dy: &[T], w: &[T]) -> Vec<T> {
+pub(super) fn dx<T: Real>(sizes: &Sizes, dy: &[T], w: &[T]) -> Result<Vec<T>> {
     let ([x_len, y_len], taps) = (sizes.planes(), sizes.unfold.taps());
     let (stride, multiplier) = (sizes.conv.stride, sizes.multiplier());
-    let mut dx = vec![T::zero(); sizes.n * sizes.x_len()];
+    let mut dx = zeros(CONVOLVING, sizes.n * sizes.x_len())?;
     dx.par_chunks_mut(x_len).enumerate().for_each(|(index, dx)| {
         for m in 0..multiplier {
             let dy = &dy[(index * multiplier + m) * y_len..][..y_len];
@@ -52,13 +54,13 @@ pub(super) fn dx<T: Real>(sizes: &Sizes, dy: &[T], w: &[T]) -> Vec<T> {
             }
         }
     });
-    dx
+    Ok(dx)
 }
 
-pub(super) fn dw<T: Real>(sizes: &Sizes, dy: &[T], x: &[T]) -> Vec<T> {
+pub(super) fn dw<T: Real>(sizes: &Sizes, dy: &[T], x: &[T]) -> Result<Vec<T>> {
     let ([x_len, y_len], taps) = (sizes.planes(), sizes.unfold.taps());
     let (stride, outputs) = (sizes.conv.stride, sizes.conv.outputs);
-    let mut dw = vec![T::zero(); sizes.weight_len()];
+    let mut dw = zeros(CONVOLVING, sizes.weight_len())?;
     dw.par_chunks_mut(taps).enumerate().for_each(|(o, dw)| {
         for i in 0..sizes.n {
             let dy = &dy[(i * outputs + o) * y_len..][..y_len];
@@ -70,7 +72,7 @@ pub(super) fn dw<T: Real>(sizes: &Sizes, dy: &[T], x: &[T]) -> Vec<T> {
             }
         }
     });
-    dw
+    Ok(dw)
 }
 
 fn add_scaled<'a, T: Real>(to: &mut [T], from: impl Iterator<Item = &'a T>, by: T) {

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::{Axis, POOLING, Windows};
 use crate::error::{During, Result};
 use crate::graph::op::Pool;
+use crate::kernels::share::zeros;
 use crate::kernels::{Real, by_dtype, is_slow_path, slice, tensor};
 
 /// The mean of each window.
@@ -17,7 +18,7 @@ pub fn avg(pool: &Pool, x: &Tensor) -> Result<Tensor> {
     by_dtype!(x, T => {
         let (elements, shape) = (slice::<T>(x)?, windows.shape(x));
         let shares = windows.w.shares::<T>();
-        let mut y = vec![0.0 as T; shape.iter().product()];
+        let mut y = zeros::<T>(POOLING, shape.iter().product())?;
         let planes = y.par_chunks_mut(windows.outputs()).zip(elements.par_chunks(windows.pixels()));
         planes.for_each(|(y, x)| {
             for (row, y) in y.chunks_mut(windows.w.count()).enumerate() {
@@ -44,7 +45,7 @@ pub fn avg_dx(pool: &Pool, dy: &Tensor, x_shape: &[usize]) -> Result<Tensor> {
     by_dtype!(dy, T => {
         let elements = slice::<T>(dy)?;
         let shares = windows.w.shares::<T>();
-        let mut dx = vec![0.0 as T; x_shape.iter().product()];
+        let mut dx = zeros::<T>(POOLING, x_shape.iter().product())?;
         let planes = dx.par_chunks_mut(windows.pixels()).zip(elements.par_chunks(windows.outputs()));
         planes.for_each(|(dx, dy)| {
             for (row, dy) in dy.chunks(windows.w.count()).enumerate() {

@@ -9,6 +9,7 @@ use super::{Axis, POOLING, Windows};
 use crate::error::{During, Result};
 use crate::graph::op::Pool;
 use crate::kernels::planes::mismatch;
+use crate::kernels::share::zeros;
 use crate::kernels::{Real, by_dtype, is_slow_path, slice, tensor};
 
 /// The greatest value of each window, and its position `row * w + column` in the plane of `x`
@@ -29,7 +30,7 @@ pub fn max_only(pool: &Pool, x: &Tensor) -> Result<Tensor> {
     }
     by_dtype!(x, T => {
         let (elements, shape) = (slice::<T>(x)?, windows.shape(x));
-        let mut y = vec![0.0 as T; shape.iter().product()];
+        let mut y = zeros::<T>(POOLING, shape.iter().product())?;
         let planes = y.par_chunks_mut(windows.outputs()).zip(elements.par_chunks(windows.pixels()));
         planes.for_each_init(|| vec![0.0 as T; windows.w.pixels], |line, (y, x)| {
             for (row, y) in y.chunks_mut(windows.w.count()).enumerate() {
@@ -56,7 +57,7 @@ pub fn max_dx(dy: &Tensor, argmax: &Tensor, x_shape: &[usize]) -> Result<Tensor>
             let problem = format!("positions beyond the {pixels} pixels of a plane");
             return Err(candle_core::Error::Msg(problem)).during(POOLING);
         }
-        let mut dx = vec![0.0 as T; x_shape.iter().product()];
+        let mut dx = zeros::<T>(POOLING, x_shape.iter().product())?;
         let planes = dx.par_chunks_mut(pixels).zip(dy.par_chunks(outputs)).zip(at.par_chunks(outputs));
         planes.for_each(|((dx, dy), at)| {
             for (&dy, &at) in dy.iter().zip(at) {
@@ -69,8 +70,8 @@ pub fn max_dx(dy: &Tensor, argmax: &Tensor, x_shape: &[usize]) -> Result<Tensor>
 
 fn fast_max<T: Real>(windows: &Windows, x: &Tensor) -> Result<(Tensor, Tensor)> {
     let (elements, shape) = (slice::<T>(x)?, windows.shape(x));
-    let mut y = vec![T::zero(); shape.iter().product()];
-    let mut at = vec![0; y.len()];
+    let mut y = zeros::<T>(POOLING, shape.iter().product())?;
+    let mut at = zeros(POOLING, y.len())?;
     let planes = y.par_chunks_mut(windows.outputs()).zip(at.par_chunks_mut(windows.outputs()));
     let planes = planes.zip(elements.par_chunks(windows.pixels()));
     planes.for_each_init(
@@ -185,6 +186,12 @@ fn greatest_row<T: Real>(windows: &Windows, row: usize, x: &[T], (y, line): (&mu
         let greatest = |best, x: &T| if beats(*x, best) { *x } else { best };
         *y = line[start + 1..end].iter().fold(line[start], greatest);
     }
+}
+
+/// Bytes of the lines that a thread keeps, in `f32`.
+pub(super) fn line_bytes(w: &Axis) -> usize {
+    let reach = (w.count() - 1) * w.stride + 1;
+    2 * (w.pixels + 2 * w.padding + reach) * (size_of::<f32>() + size_of::<u32>())
 }
 
 impl Axis {

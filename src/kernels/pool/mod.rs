@@ -36,6 +36,21 @@ struct Axis {
     ends: Vec<usize>,
 }
 
+/// Most bytes that a pass in `f32` on the CPU allocates beside its results, for `x` of shape
+/// `[n, c, h, w]` on `threads` threads: where the windows lie, and for maxima a few rows of a
+/// plane for each thread.
+///
+/// # Errors
+///
+/// [`crate::Error::Tensor`] when no window fits.
+pub fn scratch_bytes(pool: &Pool, x_shape: &[usize], threads: usize) -> Result<usize> {
+    let [h, w] = [2, 3].map(|i| x_shape.get(i).copied().unwrap_or(0));
+    let windows = Windows::sized(pool, [h, w])?;
+    let bounds = (windows.h.count() + windows.w.count()) * 2 * size_of::<usize>();
+    let shares = windows.w.count() * size_of::<f32>();
+    Ok(bounds + shares + threads * max::line_bytes(&windows.w))
+}
+
 impl Windows {
     fn new(pool: &Pool, x: &Tensor) -> Result<Self> {
         let [_, _, h, w] = image_dims(x)?;

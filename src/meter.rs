@@ -9,14 +9,22 @@
 //! at its new size, though the system may hold both copies for a moment. Not counted: the
 //! allocator's own overhead, stacks, mapped files, and what C libraries and GPU drivers allocate.
 //!
-//! The cost is two or three relaxed atomic operations a call, on one cache line that all threads
+//! A [`limit`] makes the sum a promise: what allocates much asks [`reserve`] first, and gets an
+//! error with names and numbers where the process would otherwise be killed.
+//!
+//! The cost of counting is two or three relaxed atomic operations a call, on one cache line that all threads
 //! share: nothing beside the work on a tensor, but a reason not to allocate in an inner loop.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use crate::error::{Error, Result};
+
 static CURRENT: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
+static LIMIT: AtomicUsize = AtomicUsize::new(NO_LIMIT);
+
+const NO_LIMIT: usize = usize::MAX;
 
 /// The system's allocator, counted. A program installs it; this library never does, since a
 /// process has only one:
@@ -51,6 +59,58 @@ pub fn peak() -> usize {
 /// One mark serves the whole process: two measurements at once would see each other's bytes.
 pub fn reset_peak() {
     PEAK.store(current(), Relaxed);
+}
+
+/// Limits the bytes of the process until the guard is dropped; then the limit before holds again.
+///
+/// One limit serves the whole process. Guards are dropped in the reverse order of their making.
+///
+/// # Examples
+///
+/// ```
+/// use archrepair::memory::meter;
+///
+/// let guard = meter::limit(1000);
+/// let error = meter::reserve("a picture", 1 << 20).unwrap_err();
+/// assert_eq!(error.code(), 29);
+/// drop(guard);
+/// assert!(meter::reserve("a picture", 1 << 20).is_ok());
+/// ```
+#[must_use = "the limit ends when the guard is dropped"]
+pub fn limit(bytes: usize) -> LimitGuard {
+    LimitGuard { before: LIMIT.swap(bytes, Relaxed) }
+}
+
+/// Ends its [`limit`] when dropped.
+#[derive(Debug)]
+pub struct LimitGuard {
+    before: usize,
+}
+
+impl Drop for LimitGuard {
+    fn drop(&mut self) {
+        LIMIT.store(self.before, Relaxed);
+    }
+}
+
+/// Fails when `bytes` more for `what` would pass the limit. Allocate right after it: nothing is
+/// set aside, so two threads that ask at once may both be allowed.
+///
+/// Without a limit it costs one relaxed load.
+///
+/// # Errors
+///
+/// [`Error::Memory`] when the bytes in use and these are more than the limit.
+pub fn reserve(what: &str, bytes: usize) -> Result<()> {
+    let limit = LIMIT.load(Relaxed);
+    if limit == NO_LIMIT {
+        return Ok(());
+    }
+    let in_use = current();
+    if in_use.saturating_add(bytes) <= limit {
+        return Ok(());
+    }
+    Err(Error::Memory { what: what.into(), need: bytes, limit, in_use })
 }
 
 fn add(bytes: usize) {

@@ -1,0 +1,39 @@
+//! What an operation needs beside inputs and outputs, by operation: for the planner of memory.
+
+use super::{Pass, batch_norm, conv2d, gate, instance_norm, mix, pool};
+use crate::error::Result;
+use crate::graph::op::Op;
+
+/// Most bytes that one pass of `op` in `f32` on the CPU allocates beside its results, for a first
+/// input of shape `x` (images first) on `threads` threads. They are free again when it returns.
+///
+/// Not counted: what matrix products keep for each thread, and the few hundred bytes of shapes
+/// and headers that any call handles, [`CALL_BYTES`] at most.
+///
+/// # Errors
+///
+/// [`crate::Error::Graph`] and [`crate::Error::Tensor`] when the shape does not fit.
+pub fn scratch_bytes(op: &Op, x: &[usize], pass: Pass, threads: usize) -> Result<usize> {
+    Ok(match op {
+        Op::AvgPool(window) | Op::MaxPool(window) => pool::scratch_bytes(window, x, threads)?,
+        Op::BatchNorm { .. } => batch_norm::scratch_bytes(x, pass, threads),
+        Op::Conv2d(conv) => conv2d::scratch_bytes(conv, x, pass, threads)?,
+        Op::Gate => gate::scratch_bytes(x, pass),
+        Op::InstanceNorm { .. } => instance_norm::scratch_bytes(x, pass),
+        Op::Mix => mix::scratch_bytes(x, pass),
+        Op::Activation { .. }
+        | Op::Add
+        | Op::Concat
+        | Op::Flatten
+        | Op::GlobalAvgPool
+        | Op::GlobalStdPool { .. }
+        | Op::Identity
+        | Op::Linear { .. }
+        | Op::Mul
+        | Op::Zero { .. } => 0,
+    })
+}
+
+/// Most bytes of shapes, of headers of tensors and of the thread pool's queue that a call
+/// allocates beside results and [`scratch_bytes`].
+pub const CALL_BYTES: usize = 8 << 10;
