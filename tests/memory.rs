@@ -27,11 +27,11 @@ fn main() {
     a_resized_block_counts_once();
     blocks_of_other_threads_count();
     the_kernel_sees_touched_pages();
-    scratch::kernels_need_what_they_say();
     // One thread, so that two runs of a network hold the same scratch at the same time.
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();
     a_mapped_weight_allocates_its_widened_bytes_and_nothing_else();
     a_mapped_network_takes_one_weight_beside_its_activations();
+    scratch::kernels_need_what_they_say();
     println!("memory: every figure is exact");
 }
 
