@@ -15,6 +15,8 @@ use archrepair::memory::{Meter, meter};
 use archrepair::zoo::{Model, Overrides};
 use candle_core::{DType, Device, Tensor};
 
+#[path = "memory/plan.rs"]
+mod plan;
 #[path = "memory/scratch.rs"]
 mod scratch;
 
@@ -31,6 +33,7 @@ fn main() {
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();
     a_mapped_weight_allocates_its_widened_bytes_and_nothing_else();
     a_mapped_network_takes_one_weight_beside_its_activations();
+    plan::a_step_holds_what_was_said();
     scratch::kernels_need_what_they_say();
     println!("memory: every figure is exact");
 }

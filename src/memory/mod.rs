@@ -1,7 +1,9 @@
 //! Bytes: how many there are now, and how many there were at the worst moment.
 
 pub mod cache;
+pub mod ledger;
 pub mod levers;
+pub mod plan;
 
 pub use crate::meter::{self, Meter, ProcessMemory};
 pub use levers::Levers;
