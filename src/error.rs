@@ -114,7 +114,7 @@ pub enum Error {
         problem: String,
     },
     /// An allocation would pass the memory limit; it was not made.
-    #[error("{what} needs {need} bytes, {in_use} bytes are in use and the limit is {limit}; raise --memory")]
+    #[error("{what} needs {need} bytes, {in_use} bytes are in use and the limit is {limit}; raise it")]
     Memory {
         /// What the bytes are for.
         what: String,

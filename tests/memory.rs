@@ -33,6 +33,7 @@ fn main() {
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();
     a_mapped_weight_allocates_its_widened_bytes_and_nothing_else();
     a_mapped_network_takes_one_weight_beside_its_activations();
+    plan::a_pass_that_trains_nothing_holds_what_was_said();
     plan::a_step_holds_what_was_said();
     scratch::kernels_need_what_they_say();
     println!("memory: every figure is exact");

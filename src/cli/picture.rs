@@ -1,18 +1,10 @@
 //! Single image files, as `infer` takes them.
 
-use std::io;
 use std::path::Path;
 
-use image::{DynamicImage, ImageError, ImageReader, Limits};
-
+use crate::data::folder::{decode, fill};
 use crate::data::{Images, shape_text};
 use crate::error::{Error, Result};
-
-/// Longest side of a picture, in pixels.
-const MOST_PIXELS: u32 = 1 << 14;
-
-/// Most bytes a decoder may ask for.
-const MOST_BYTES: u64 = 256 << 20;
 
 /// The pictures in `files`, each of `shape`, as one set with label 0; `name` stands in errors.
 ///
@@ -41,37 +33,10 @@ fn append(path: &Path, shape: [usize; 3], pixels: &mut Vec<u8>) -> Result<()> {
         let (got, want) = (shape_text(got), shape_text(shape));
         return Err(Error::ImageSize { path: path.into(), want, got });
     }
-    let picture = picture.into_rgb8();
-    if c == 1 {
-        pixels.extend(picture.pixels().map(|pixel| luma(pixel.0)));
-        return Ok(());
-    }
-    pixels.reserve(c * h * w);
-    for plane in 0..c {
-        pixels.extend(picture.pixels().map(|pixel| pixel.0[plane]));
-    }
+    let start = pixels.len();
+    pixels.resize(start + c * h * w, 0);
+    fill(picture, c, &mut pixels[start..]);
     Ok(())
-}
-
-/// Luma of ITU-R 601 in 16-bit fixed point, as folders of images are read.
-fn luma([r, g, b]: [u8; 3]) -> u8 {
-    let sum = 19595 * u32::from(r) + 38470 * u32::from(g) + 7471 * u32::from(b);
-    ((sum + 0x8000) >> 16) as u8
-}
-
-fn decode(path: &Path) -> Result<DynamicImage> {
-    let reader = ImageReader::open(path).map_err(Error::file("open", path))?;
-    let mut reader = reader.with_guessed_format().map_err(Error::file("read", path))?;
-    let mut limits = Limits::default();
-    (limits.max_image_width, limits.max_image_height) = (Some(MOST_PIXELS), Some(MOST_PIXELS));
-    limits.max_alloc = Some(MOST_BYTES);
-    reader.limits(limits);
-    reader.decode().map_err(|error| match error {
-        ImageError::IoError(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
-            Error::file("read", path)(source)
-        }
-        other => Error::Malformed { path: path.into(), problem: other.to_string() },
-    })
 }
 
 #[cfg(test)]

@@ -121,16 +121,22 @@ fn read_one(path: &Path, shape: [usize; 3], first: &Path, place: &mut [u8]) -> R
         let want = format!("images of one size, {} as in {}", shape_text(shape), first.display());
         return Err(Error::ImageSize { path: path.into(), want, got });
     }
+    fill(picture, c, place);
+    Ok(())
+}
+
+/// Writes a picture into the planes at `place`: one of luma, or three of colour.
+pub(crate) fn fill(picture: DynamicImage, channels: usize, place: &mut [u8]) {
+    let pixels = place.len() / channels.max(1);
     for (i, pixel) in picture.into_rgb8().pixels().enumerate() {
-        if c == 1 {
+        if channels == 1 {
             place[i] = luma(pixel.0);
             continue;
         }
         for (plane, value) in pixel.0.into_iter().enumerate() {
-            place[plane * h * w + i] = value;
+            place[plane * pixels + i] = value;
         }
     }
-    Ok(())
 }
 
 /// Luma in 16-bit fixed point, rounded; the weights sum to 65536, so grey stays itself.
@@ -140,7 +146,7 @@ fn luma([r, g, b]: [u8; 3]) -> u8 {
 }
 
 /// The picture in a file, within [`MOST_PIXELS`] and [`MOST_BYTES`].
-fn decode(path: &Path) -> Result<DynamicImage> {
+pub(crate) fn decode(path: &Path) -> Result<DynamicImage> {
     let reader = ImageReader::open(path).map_err(Error::file("open", path))?;
     let mut reader = reader.with_guessed_format().map_err(Error::file("read", path))?;
     let mut limits = Limits::default();

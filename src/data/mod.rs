@@ -1,8 +1,7 @@
 //! Labelled images of one size, and the ways to get, cut and change them.
 //!
 //! Pixels stay bytes until a batch is made: a set takes a quarter of its size as `f32`, and
-//! damage and augmentation work on what the camera saw. A subset shares the pixels of the whole,
-//! and where memory is short, pixels are moved into a mapped file ([`Images::spooled`]).
+//! damage and augmentation work on what the camera saw. A subset shares the pixels of the whole.
 //!
 //! Reading order: [`Images`], [`open()`], then [`batches`] and [`corrupt`].
 
@@ -118,20 +117,6 @@ impl Images {
             None => Cow::Borrowed(&self.pixels),
             Some(_) => Cow::Owned((0..self.len()).flat_map(|i| self.image(i)).copied().collect()),
         }
-    }
-
-    /// The same set with its pixels in an unnamed mapped file in `folder`, which the system can
-    /// drop from memory and read again.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::File`] when the folder cannot be written.
-    pub fn spooled(self, folder: &Path) -> Result<Self> {
-        if self.is_empty() {
-            return Ok(self);
-        }
-        let images = (0..self.len()).map(|i| self.image(i));
-        Ok(Self { pixels: Bytes::spool(images, folder)?, order: None, ..self })
     }
 
     /// The same images with other labels, and without names of classes.

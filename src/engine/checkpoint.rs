@@ -172,3 +172,57 @@ impl Sizes {
         Some(cuts)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    /// Sizes of `n` units: what is inside only grows with the segment.
+    fn drawn(n: usize, rng: &mut Rng) -> Sizes {
+        let (mut between, mut inside) = (Vec::new(), Vec::new());
+        for a in 0..n {
+            let mut sum = 0;
+            let grown = (a..n).map(|_| {
+                sum += rng.below(20);
+                sum
+            });
+            inside.push(grown.collect());
+            between.push((a..n).map(|_| rng.below(15)).collect());
+        }
+        Sizes { between, inside }
+    }
+
+    /// The peak under these cuts: what earlier segments hold and what this one does.
+    fn peak(sizes: &Sizes, cuts: &[usize]) -> usize {
+        let mut held = 0;
+        let segments = cuts.windows(2).map(|cut| {
+            let [a, b] = [cut[0], cut[1]];
+            let peak = held + sizes.inside[a][b - a - 1];
+            held += sizes.between[a][b - a - 1];
+            peak
+        });
+        segments.max().unwrap_or(0)
+    }
+
+    #[test]
+    fn no_other_cuts_have_a_smaller_peak() {
+        let rng = &mut Rng::new(1);
+        for _ in 0..200 {
+            let n = 1 + rng.below(8);
+            let sizes = drawn(n, rng);
+            // Every set of cuts between the first unit and the last is a number in binary.
+            let all = (0..1usize << (n - 1)).map(|set| {
+                let inner = (1..n).filter(|cut| set >> (cut - 1) & 1 == 1);
+                std::iter::once(0).chain(inner).chain(std::iter::once(n)).collect::<Vec<_>>()
+            });
+            let least = all.map(|cuts| peak(&sizes, &cuts)).min().unwrap();
+            let segments = sizes.best();
+            let cuts: Vec<usize> = std::iter::once(0)
+                .chain(segments.iter().map(|segment| segment.end))
+                .chain(std::iter::once(n))
+                .collect();
+            assert_eq!(peak(&sizes, &cuts), least);
+        }
+    }
+}

@@ -118,7 +118,7 @@ fn of_work() -> Vec<Said> {
         (
             Error::Memory { what: "a convolution".into(), need: 4096, limit: 1000, in_use: 200 },
             29,
-            "a convolution needs 4096 bytes, 200 bytes are in use and the limit is 1000; raise --memory",
+            "a convolution needs 4096 bytes, 200 bytes are in use and the limit is 1000; raise it",
         ),
         (
             Error::Tensor { during: "convolving", source: TensorError::Msg("no memory".into()) },

@@ -1,5 +1,6 @@
 //! What is let go and computed again changes no bit, and is gone in between.
 
+use archrepair::engine::checkpoint::{Depth, cut};
 use archrepair::engine::grad::schedule::units;
 use archrepair::engine::grad::{Gradients, Norms, Recompute, Trace, Wanted, backward, forward_recomputing};
 use archrepair::error::Error;
@@ -50,7 +51,11 @@ fn gradients_have_the_same_bits_whatever_is_recomputed() {
             let want = gradients(&drawn, (wanted, kept));
             for streamed in [false, true] {
                 let n = units(&drawn.graph, streamed).len();
-                let recompute = Recompute { streamed, segments: segments(n, rng) };
+                let recompute = match rng.below(3) {
+                    0 => cut(&drawn.graph, drawn.input(), wanted, Depth::Mixtures).unwrap(),
+                    1 => cut(&drawn.graph, drawn.input(), wanted, Depth::Segments).unwrap(),
+                    _ => Recompute { streamed, segments: segments(n, rng) },
+                };
                 let trace = run(&drawn, wanted, &recompute).unwrap();
                 assert_eq!(trace.statistics.len(), statistics, "each batch is reported once");
                 let everything = Recompute { streamed, segments: std::iter::once(0..n).collect() };

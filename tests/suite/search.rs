@@ -6,7 +6,7 @@ use archrepair::fit::{Level, Samples, Site};
 use archrepair::memory::cache::Precision;
 use archrepair::rng::Rng;
 use archrepair::search::candidate::CleanStatistics;
-use archrepair::search::space::{relax, trial};
+use archrepair::search::space::{relax, relaxed_graph, trial, trial_graph};
 
 use crate::determinism::noise;
 use crate::support::{CLOSE, assert_close, open_network};
@@ -28,7 +28,9 @@ fn every_relaxed_block_starts_as_the_deployed_one() {
         let convolutions = site.params.iter().filter(|(_, weight)| weight.shape().len() == 4).count();
         assert_eq!(space.positions.len(), 4 + convolutions);
         assert_close(&block.name, &infer(&space.graph, &space.params, &x).unwrap(), &want, CLOSE);
+        assert_eq!(relaxed_graph(&site).unwrap(), space.graph);
         let short = trial(&site, &clean, &mut Rng::new(1)).unwrap();
         assert_close(&block.name, &infer(&short.graph, &short.params, &x).unwrap(), &want, CLOSE);
+        assert_eq!(trial_graph(&site).unwrap(), short.graph);
     }
 }

@@ -16,7 +16,7 @@ use super::node::reads_input;
 use super::{Norms, Wanted};
 use crate::error::Result;
 use crate::graph::op::Op;
-use crate::graph::{Graph, Value};
+use crate::graph::{Graph, INPUT, Value};
 use crate::kernels::activation;
 
 /// What is let go in the forward pass and computed again in the backward pass.
@@ -91,14 +91,14 @@ pub(crate) struct Schedule {
 pub fn units(graph: &Graph, streamed: bool) -> Vec<Unit> {
     let mut behind: Vec<Vec<Unit>> = vec![Vec::new(); graph.nodes.len() + 1];
     for (node, mix) in graph.nodes.iter().enumerate().filter(|(_, node)| streamed && node.op == Op::Mix) {
-        let mut at = INPUT_SIDE;
+        let mut at = INPUT;
         for (i, &v) in mix.inputs.iter().enumerate() {
             // A term stands behind its value and behind the term before it.
             at = at.max(v);
             behind[at].push(Unit { node, term: Some(i) });
         }
     }
-    let mut units = behind[INPUT_SIDE].clone();
+    let mut units = behind[INPUT].clone();
     for (node, of) in graph.nodes.iter().enumerate() {
         if !streamed || of.op != Op::Mix {
             units.push(Unit { node, term: None });
@@ -107,9 +107,6 @@ pub fn units(graph: &Graph, streamed: bool) -> Vec<Unit> {
     }
     units
 }
-
-/// Terms of the graph's input stand before all nodes.
-const INPUT_SIDE: usize = 0;
 
 impl Schedule {
     /// The pass through `graph` for an input of this shape, without the number of images.
