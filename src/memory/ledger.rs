@@ -1,7 +1,7 @@
 //! A pass without numbers: the same steps as the engine's, on counts of bytes.
 //!
-//! [`Tally`] follows a [`Schedule`](crate::engine::grad::schedule) as the engine does, through
-//! the same code; where the engine makes a tensor, it enters a [`Block`] of as many bytes, which
+//! `Tally` follows a [`Schedule`](crate::engine::grad::schedule) as the engine does, through
+//! the same code; where the engine makes a tensor, it enters a `Block` of as many bytes, which
 //! is struck out when its last owner lets it go. What an operation needs for itself is entered
 //! and struck out at once. The highest sum is the peak that the engine will reach.
 
