@@ -13,7 +13,7 @@ use super::discretize::{Choice, discretize};
 use super::space::{Space, relax};
 use crate::engine::optim::{Optimizer, Rule};
 use crate::error::{Error, Result};
-use crate::fit::train::{Sampler, cosine};
+use crate::fit::train::{Sampler, rate_factor};
 use crate::fit::{self, Part, Sets, Site};
 use crate::kernels::mix;
 use crate::rng::Rng;
@@ -109,9 +109,9 @@ pub fn search(
             return Err(Error::Diverged { what: format!("the search at {}", site.level), step, loss });
         }
         // The fit that follows starts where the search ends, so the rate falls only half way.
-        let fall = cosine(step, 2 * config.steps);
+        let factor = rate_factor(step, 2 * config.steps);
         let rate = |name: &str| {
-            fall * if site.params.find(name).is_some() { weights.rate } else { weights.new_rate }
+            factor * if site.params.find(name).is_some() { weights.rate } else { weights.new_rate }
         };
         by_weight.step(&mut part.params, &grads, rate)?;
         progress(step, loss);
