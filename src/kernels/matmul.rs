@@ -1,12 +1,33 @@
-//! Products of matrices on the CPU: the one address of `gemm`'s unsafe call.
+//! Products of matrices on the CPU, in [`SCRATCH`] bytes a thread whatever the shapes.
 //!
-//! `gemm` takes pointers and strides and checks nothing. [`matmul`] takes slices, checks that
-//! every element the product touches lies within them, and runs on the calling thread: callers
-//! split the work into fixed blocks, so that no result depends on the number of threads.
+//! [`matmul`] takes slices, checks that every element the product touches lies within them, and
+//! runs on the calling thread: callers split the work into fixed blocks, so that no result depends
+//! on the number of threads. On one processor a result depends on shapes, strides and values
+//! alone; processors with other instructions round differently.
+//!
+//! Reading order: `tile`, the innermost loops, written once for every kind of register; `blocks`,
+//! the loops around them; `pack`, the copies; `lanes`, what a processor brings along, and after it
+//! `x86`, `neon` and `portable`.
+
+mod blocks;
+mod lanes;
+mod pack;
+mod portable;
+mod tile;
+
+#[cfg(target_arch = "aarch64")]
+#[path = "matmul/neon.rs"]
+mod native;
+#[cfg(target_arch = "x86_64")]
+#[path = "matmul/x86.rs"]
+mod native;
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+use portable as native;
 
 use std::ops::Range;
 
-use super::Real;
+pub(crate) use blocks::SCRATCH;
+pub(crate) use lanes::Element;
 
 /// A matrix to read: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy)]
@@ -41,6 +62,13 @@ impl<'a, T> Matrix<'a, T> {
         Self { data, rows: rows.len(), ..self }
     }
 
+    /// These rows and columns only.
+    fn part(self, rows: Range<usize>, cols: Range<usize>) -> Self {
+        let start = rows.start * self.row_stride + cols.start * self.col_stride;
+        let data = self.data.get(start..).unwrap_or_default();
+        Self { data, rows: rows.len(), cols: cols.len(), ..self }
+    }
+
     /// Elements `data` must have.
     fn span(&self) -> Option<usize> {
         span([self.rows, self.cols], [self.row_stride, self.col_stride])
@@ -68,7 +96,7 @@ pub(crate) enum Write {
 ///
 /// When the shapes do not meet, a matrix reaches past its slice, or rows of `c` overlap: faults
 /// of the caller, like an index out of bounds.
-pub(crate) fn matmul<T: Real>(c: MatrixMut<T>, a: Matrix<T>, b: Matrix<T>, write: Write) {
+pub(crate) fn matmul<T: Element>(c: MatrixMut<T>, a: Matrix<T>, b: Matrix<T>, write: Write) {
     let (m, n, k) = (a.rows, b.cols, a.cols);
     assert_eq!(k, b.rows, "columns of a and rows of b");
     assert!(m <= 1 || c.row_stride >= n, "rows of c overlap");
@@ -76,34 +104,10 @@ pub(crate) fn matmul<T: Real>(c: MatrixMut<T>, a: Matrix<T>, b: Matrix<T>, write
     assert!(fits(a.data.len(), a.span()), "a reaches past its slice");
     assert!(fits(b.data.len(), b.span()), "b reaches past its slice");
     assert!(fits(c.data.len(), span([m, n], [c.row_stride, 1])), "c reaches past its slice");
-    let one = T::from_f64(1.0);
-    // SAFETY: the assertions above keep every element of the three matrices within its slice,
-    // and `span` bounds strides by `isize::MAX`. `c` is borrowed exclusively, so it overlaps
-    // neither `a` nor `b`, and its rows do not overlap each other. `T` is f32 or f64, the only
-    // implementations of `Real`, both of which gemm knows.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            c.data.as_mut_ptr(),
-            1,
-            c.row_stride as isize,
-            write == Write::Add,
-            a.data.as_ptr(),
-            a.col_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.col_stride as isize,
-            b.row_stride as isize,
-            one,
-            one,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
+    // SAFETY: the assertions above keep every element of the three matrices within its slice. `c`
+    // is borrowed exclusively, so it overlaps neither `a` nor `b`, and its rows do not overlap
+    // each other. `T` names a product that this processor knows.
+    unsafe { T::product()(c, a, b, write) };
 }
 
 /// Elements from the first to one past the last of a matrix; `None` when not addressable.
