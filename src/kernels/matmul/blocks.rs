@@ -19,20 +19,16 @@ use std::ops::Range;
 
 use super::lanes::{Element, Isa, Lanes, Num};
 use super::tile::Tile;
-use super::{Matrix, MatrixMut, Write, pack};
-
-/// Bytes that each thread keeps for copies, from its first product on and whatever the shapes. A
-/// plan of memory counts them once for every thread that computes.
-pub(crate) const SCRATCH: usize = DEPTH * WIDEST * size_of::<f32>();
-
-/// Most terms of a sum that are added in one go.
-const DEPTH: usize = 384;
+use super::{Matrix, MatrixMut, SCRATCH, Write, pack};
 
 /// Most columns of a panel: three registers of AVX-512.
 const WIDEST: usize = 48;
 
-/// Elements of a block of `A`: half of a small second-level cache.
-const BLOCK: usize = 32 * 1024;
+/// Most terms of a sum that are added in one go: 384, so that a panel fits the scratch.
+const DEPTH: usize = SCRATCH / (WIDEST * size_of::<f32>());
+
+/// Most elements of a block of `A`: 256 KiB of f32, a small second-level cache.
+const BLOCK: usize = 64 * 1024;
 
 /// Rows of a block are a multiple of this, which tiles of 4, 6 and 8 rows divide.
 const ROUND: usize = 24;
@@ -56,9 +52,8 @@ pub(super) unsafe fn product<S: Isa>(
         return;
     }
     if a.cols == 0 {
-        if write == Write::Set {
-            c.data.chunks_mut(c.row_stride.max(1)).for_each(|row| row[..b.cols].fill(Default::default()));
-        }
+        let rows = if write == Write::Set { a.rows } else { 0 };
+        (0..rows).for_each(|i| c.data[i * c.row_stride..][..b.cols].fill(Default::default()));
         return;
     }
     if wants_inner_products::<S>(&a, &b) {
@@ -181,14 +176,11 @@ fn panels<S: Isa>(n: usize) -> impl Iterator<Item = Range<usize>> {
 
 /// Where to read a panel of `B`, which `rows` rows of `A` will be multiplied by, and the step
 /// from one of its rows to the next.
-fn panel<S: Isa>(
-    b: Matrix<Num<S>>,
-    rows: usize,
-    scratch: &mut [Num<S>],
-) -> (*const Num<S>, usize) {
+fn panel<S: Isa>(b: Matrix<Num<S>>, rows: usize, scratch: &mut [Num<S>]) -> (*const Num<S>, usize) {
     let width = b.cols.next_multiple_of(S::Register::LANES);
     let is_ragged = b.cols < width && !S::Register::IS_MASKED;
-    let is_aliased = (b.row_stride * size_of::<Num<S>>()).is_multiple_of(ALIAS_BYTES) && rows >= 2 * width;
+    let is_aliased = (b.row_stride * size_of::<Num<S>>()).is_multiple_of(ALIAS_BYTES)
+        && rows >= 2 * S::REGISTERS * S::Register::LANES;
     if b.col_stride == 1 && !is_ragged && !is_aliased {
         return (b.data.as_ptr(), b.row_stride);
     }

@@ -14,15 +14,22 @@ pub(super) fn products() -> [Option<Product<f32>>; 1] {
 /// Rows as columns.
 #[inline(always)]
 pub(super) fn transpose(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
-    // SAFETY: four numbers are four numbers.
+    // SAFETY: every 64-bit Arm processor has NEON.
+    unsafe { transpose_by_zips(rows) }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn transpose_by_zips(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    // SAFETY: four numbers are readable.
     let [a, b, c, d] = rows.map(|row| unsafe { vld1q_f32(row.as_ptr()) });
-    let (ac, ac_high) = (vzip1q_f32(a, c), vzip2q_f32(a, c));
-    let (bd, bd_high) = (vzip1q_f32(b, d), vzip2q_f32(b, d));
-    let columns =
-        [vzip1q_f32(ac, bd), vzip2q_f32(ac, bd), vzip1q_f32(ac_high, bd_high), vzip2q_f32(ac_high, bd_high)];
-    columns.map(|column| {
+    let (ac_low, ac_high) = (vzip1q_f32(a, c), vzip2q_f32(a, c));
+    let (bd_low, bd_high) = (vzip1q_f32(b, d), vzip2q_f32(b, d));
+    let (first, second) = (vzip1q_f32(ac_low, bd_low), vzip2q_f32(ac_low, bd_low));
+    let (third, fourth) = (vzip1q_f32(ac_high, bd_high), vzip2q_f32(ac_high, bd_high));
+    [first, second, third, fourth].map(|column| {
         let mut to = [0.0; 4];
-        // SAFETY: four numbers are four numbers.
+        // SAFETY: four numbers are writable.
         unsafe { vst1q_f32(to.as_mut_ptr(), column) };
         to
     })
@@ -35,7 +42,8 @@ impl Lanes for float32x4_t {
 
     #[inline(always)]
     unsafe fn zero() -> Self {
-        vdupq_n_f32(0.0)
+        // SAFETY: every 64-bit Arm processor has NEON.
+        unsafe { vdupq_n_f32(0.0) }
     }
 
     #[inline(always)]
@@ -80,17 +88,20 @@ impl Lanes for float32x4_t {
 
     #[inline(always)]
     fn add_product(self, a: Self, b: Self) -> Self {
-        vfmaq_f32(self, a, b)
+        // SAFETY: every 64-bit Arm processor has NEON.
+        unsafe { vfmaq_f32(self, a, b) }
     }
 
     #[inline(always)]
     fn add(self, other: Self) -> Self {
-        vaddq_f32(self, other)
+        // SAFETY: every 64-bit Arm processor has NEON.
+        unsafe { vaddq_f32(self, other) }
     }
 
     #[inline(always)]
     fn sums(registers: &[Self; 4]) -> [f32; 4] {
-        registers.map(|register| vaddvq_f32(register))
+        // SAFETY: every 64-bit Arm processor has NEON.
+        registers.map(|register| unsafe { vaddvq_f32(register) })
     }
 }
 

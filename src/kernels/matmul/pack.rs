@@ -3,68 +3,65 @@
 use super::Matrix;
 use super::lanes::Element;
 
+/// Rows that are transposed together: few enough that what is read of a column, and what is
+/// written, stays in the first-level cache until the cache lines are used up.
+const STRIP: usize = 32;
+
 /// Copies `matrix` to `to` row by row, `width` elements a row: missing columns become 0.
 ///
 /// # Panics
 ///
 /// When `to` has fewer than `rows * width` elements, or `width` is less than `cols`.
-#[inline(always)]
 pub(super) fn rows<T: Element>(to: &mut [T], matrix: Matrix<T>, width: usize) {
     let Matrix { data, rows, cols, row_stride, col_stride } = matrix;
     let to = &mut to[..rows * width];
+    assert!(cols <= width, "a row does not fit");
     if cols < width {
         to.fill(T::default());
     }
-    if col_stride == 1 {
-        for (l, to) in to.chunks_exact_mut(width).enumerate() {
-            to[..cols].copy_from_slice(&data[l * row_stride..][..cols]);
-        }
-    } else if row_stride == 1 {
-        transposed(to, matrix, width);
-    } else {
-        for (l, to) in to.chunks_exact_mut(width).enumerate() {
-            for (j, to) in to[..cols].iter_mut().enumerate() {
-                *to = data[l * row_stride + j * col_stride];
-            }
+    if row_stride == 1 {
+        return transposed(to, matrix, width);
+    }
+    for (l, to) in to.chunks_exact_mut(width).enumerate() {
+        let from = &data[l * row_stride..];
+        if col_stride == 1 {
+            to[..cols].copy_from_slice(&from[..cols]);
+        } else {
+            to.iter_mut().zip(from.iter().step_by(col_stride)).take(cols).for_each(|(to, &x)| *to = x);
         }
     }
 }
 
-/// Rows that are transposed together: the part of a column that is read stays in a few cache
-/// lines, and so does what is written.
-const STRIP: usize = 32;
-
-/// [`rows`] of a matrix whose columns are contiguous.
-#[inline(always)]
+/// [`rows`] of a matrix whose columns are contiguous, four by four elements at a time.
 fn transposed<T: Element>(to: &mut [T], matrix: Matrix<T>, width: usize) {
     let Matrix { data, rows, cols, col_stride, .. } = matrix;
-    for (strip, to) in to.chunks_mut(STRIP * width).enumerate() {
-        let start = strip * STRIP;
-        let column = |j: usize| &data[j * col_stride + start..][..STRIP.min(rows - start)];
-        let fours = cols - cols % 4;
+    assert!(cols <= width && rows * width <= to.len(), "the copy does not fit");
+    let fours = cols - cols % 4;
+    for start in (0..rows).step_by(STRIP) {
+        let end = rows.min(start + STRIP);
+        let column = |j: usize| &data[j * col_stride..][start..end];
         for j in (0..fours).step_by(4) {
-            four_columns(to, [column(j), column(j + 1), column(j + 2), column(j + 3)], j, width);
-        }
-        for j in fours..cols {
-            for (to, &x) in to.chunks_exact_mut(width).zip(column(j)) {
-                to[j] = x;
+            let from = [column(j), column(j + 1), column(j + 2), column(j + 3)];
+            let [(a, a_rest), (b, b_rest), (c, c_rest), (d, d_rest)] = from.map(<[T]>::as_chunks::<4>);
+            let mut at = start * width + j;
+            let mut write = |row: [T; 4]| {
+                // SAFETY: columns `j..j + 4` are within the width, and no more than `rows` rows
+                // are written, which all fit into `to` as asserted above. An array needs no more
+                // alignment than its elements.
+                unsafe { *to.as_mut_ptr().wrapping_add(at).cast::<[T; 4]>() = row };
+                at += width;
+            };
+            for (((&a, &b), &c), &d) in a.iter().zip(b).zip(c).zip(d) {
+                T::transpose([a, b, c, d]).into_iter().for_each(&mut write);
+            }
+            for (((&a, &b), &c), &d) in a_rest.iter().zip(b_rest).zip(c_rest).zip(d_rest) {
+                write([a, b, c, d]);
             }
         }
-    }
-}
-
-/// Writes four columns of equal length from column `j` on.
-#[inline(always)]
-fn four_columns<T: Element>(to: &mut [T], columns: [&[T]; 4], j: usize, width: usize) {
-    let [(a, a_rest), (b, b_rest), (c, c_rest), (d, d_rest)] = columns.map(|column| column.as_chunks::<4>());
-    let fours = to.chunks_exact_mut(4 * width);
-    for ((((to, &a), &b), &c), &d) in fours.zip(a).zip(b).zip(c).zip(d) {
-        for (to, row) in to.chunks_exact_mut(width).zip(T::transpose([a, b, c, d])) {
-            to[j..j + 4].copy_from_slice(&row);
+        for j in fours..cols {
+            for (l, &x) in column(j).iter().enumerate() {
+                to[(start + l) * width + j] = x;
+            }
         }
-    }
-    let rest = to.chunks_exact_mut(width).skip(4 * a.len());
-    for ((((to, &a), &b), &c), &d) in rest.zip(a_rest).zip(b_rest).zip(c_rest).zip(d_rest) {
-        to[j..j + 4].copy_from_slice(&[a, b, c, d]);
     }
 }

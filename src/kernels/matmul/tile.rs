@@ -14,7 +14,7 @@ pub(super) struct Tile<T> {
     /// From one column of `A` to the next.
     pub(super) a_col: usize,
     pub(super) b: *const T,
-    /// From one row of `B` to the next, or for [`dots`] from one column to the next.
+    /// From one row of `B` to the next, or for [`inner`] from one column to the next.
     pub(super) b_stride: usize,
     pub(super) k: usize,
     pub(super) c: *mut T,
@@ -88,7 +88,8 @@ pub(super) unsafe fn outer<V: Lanes, const ROWS: usize, const REGISTERS: usize>(
 }
 
 /// A tile of `rows` rows and `cols` columns, at most `ROWS` and `COLS`, as inner products: for
-/// matrices whose elements lie side by side along the sum. Neither of the two may be 0.
+/// matrices whose elements lie side by side along the sum. Neither `rows` nor `cols` may be 0, and
+/// `ROWS * COLS` must be a multiple of 4.
 ///
 /// # Safety
 ///

@@ -16,10 +16,10 @@ pub(super) fn products() -> [Option<Product<f32>>; 2] {
 /// Rows as columns, by what every 64-bit x86 processor has.
 #[inline(always)]
 pub(super) fn transpose(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
-    let [mut a, mut b, mut c, mut d] = rows.map(bytemuck::cast::<_, __m128>);
+    let [mut a, mut b, mut c, mut d]: [__m128; 4] = bytemuck::cast(rows);
     // SAFETY: SSE is part of every 64-bit x86 processor.
     unsafe { _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d) };
-    [a, b, c, d].map(bytemuck::cast)
+    bytemuck::cast([a, b, c, d])
 }
 
 impl Lanes for __m512 {
