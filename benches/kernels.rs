@@ -1,5 +1,5 @@
-//! Times of convolution, forward and backward, at the sizes of the shipped network and of an
-//! ImageNet stem: `cargo bench --bench kernels`.
+//! Times of convolution and of matrix products, forward and backward, at the sizes of the shipped
+//! network and of ImageNet networks: `cargo bench --bench kernels`.
 
 #![allow(clippy::unwrap_used)] // a bench that cannot run has nothing to tidy up
 
@@ -48,5 +48,43 @@ fn convolutions(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, convolutions);
+/// Outputs, inputs, height and width: a 1x1 convolution of one image, whose forward pass is the
+/// product of an `outputs x inputs` matrix with one of `inputs x pixels`, on one thread. These are
+/// the shapes of the products in the networks, those of 3x3 convolutions included.
+const PRODUCTS: [[usize; 4]; 12] = [
+    [16, 9, 28, 28],
+    [16, 144, 28, 28],
+    [32, 288, 14, 14],
+    [64, 576, 7, 7],
+    [128, 1152, 4, 4],
+    [64, 64, 32, 32],
+    [64, 576, 16, 32],
+    [512, 4608, 4, 4],
+    [256, 64, 56, 56],
+    [64, 576, 9, 65],
+    [64, 256, 56, 56],
+    [128, 1152, 7, 7],
+];
+
+fn products(c: &mut Criterion) {
+    let mut rng = Rng::new(0);
+    let mut group = c.benchmark_group("product");
+    for [outputs, inputs, h, w] in PRODUCTS {
+        let name = format!("{outputs}x{inputs}x{}", h * w);
+        let conv = Conv2d::same(outputs, 1, 1);
+        let x = normal(&[1, inputs, h, w], &mut rng);
+        let dy = normal(&[1, outputs, h, w], &mut rng);
+        let weight = normal(&conv.weight_shape(inputs), &mut rng);
+        group.throughput(Throughput::Elements((outputs * inputs * h * w) as u64)); // multiply-adds
+        group.bench_function(format!("{name}/y"), |b| {
+            b.iter(|| conv2d::forward(&conv, black_box(&x), &weight, Epilogue::default()).unwrap());
+        });
+        group.bench_function(format!("{name}/dw"), |b| {
+            b.iter(|| conv2d::dw(&conv, black_box(&dy), &x).unwrap());
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, convolutions, products);
 criterion_main!(benches);

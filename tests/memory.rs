@@ -11,6 +11,7 @@ use std::path::Path;
 use archrepair::engine::infer::infer;
 use archrepair::graph::Params;
 use archrepair::graph::lower::{Lowered, lower};
+use archrepair::kernels::linear;
 use archrepair::memory::{Meter, meter};
 use archrepair::zoo::{Model, Overrides};
 use candle_core::{DType, Device, Tensor};
@@ -28,6 +29,7 @@ fn main() {
     the_peak_remembers_what_is_gone_until_it_is_reset();
     a_resized_block_counts_once();
     blocks_of_other_threads_count();
+    a_matrix_product_allocates_its_result_alone();
     the_kernel_sees_touched_pages();
     // One thread, so that two runs of a network hold the same scratch at the same time.
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();
@@ -79,6 +81,23 @@ fn blocks_of_other_threads_count() {
     // The rest is what the standard library keeps about threads.
     assert!((70_000..74_000).contains(&held), "{held}");
     drop(block);
+}
+
+/// Once the threads that compute have their scratch, a product takes nothing but the result's
+/// `32 * 1000 * 4` bytes and a few small things around it, though it transposes all of `w`.
+fn a_matrix_product_allocates_its_result_alone() {
+    let zeros = |shape| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+    let (x, w) = (zeros((32, 512)), zeros((1000, 512)));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    pool.install(|| {
+        drop(linear::forward(&x, &w, None).unwrap());
+        meter::reset_peak();
+        let before = meter::current();
+        drop(black_box(linear::forward(&x, &w, None).unwrap()));
+        let taken = meter::peak() - before;
+        assert!((128_000..130_000).contains(&taken), "{taken}");
+        assert_eq!(meter::current(), before);
+    });
 }
 
 fn the_kernel_sees_touched_pages() {

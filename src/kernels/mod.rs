@@ -27,7 +27,7 @@ pub mod pool;
 #[cfg(test)]
 mod check;
 mod exp;
-// The one unsafe call of the kernels.
+// Pointers and vector instructions: the one unsafe part of the kernels.
 #[allow(unsafe_code)]
 pub(crate) mod matmul;
 mod planes;
@@ -56,7 +56,7 @@ pub enum Pass {
 }
 
 /// Numbers the CPU kernels compute in.
-pub(crate) trait Real: WithDType {
+pub(crate) trait Real: WithDType + matmul::Element {
     /// `e^self`
     fn exp(self) -> Self;
 }

@@ -25,8 +25,7 @@ use super::scratch;
 /// Images of a batch.
 const BATCH: usize = 32;
 
-/// Bytes that no plan counts: names, shapes and lists of indices, and what `gemm` packs anew at
-/// each call.
+/// Bytes that no plan counts: names, shapes and lists of indices.
 const SMALL: usize = 256 << 10;
 
 fn noise(n: usize) -> Images {

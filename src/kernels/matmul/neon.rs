@@ -1,0 +1,126 @@
+//! Registers of NEON, which every 64-bit Arm processor has.
+
+use std::arch::aarch64::*;
+
+use super::blocks;
+use super::lanes::{Isa, Lanes, Product};
+use super::tile::{self, Tile};
+
+/// The products of this processor, the fastest first.
+pub(super) fn products() -> [Option<Product<f32>>; 1] {
+    [Some(blocks::product::<Neon>)]
+}
+
+/// Rows as columns.
+#[inline(always)]
+pub(super) fn transpose(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    // SAFETY: every 64-bit Arm processor has NEON.
+    unsafe { transpose_by_zips(rows) }
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+fn transpose_by_zips(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    // SAFETY: four numbers are readable.
+    let [a, b, c, d] = rows.map(|row| unsafe { vld1q_f32(row.as_ptr()) });
+    let (ac_low, ac_high) = (vzip1q_f32(a, c), vzip2q_f32(a, c));
+    let (bd_low, bd_high) = (vzip1q_f32(b, d), vzip2q_f32(b, d));
+    let (first, second) = (vzip1q_f32(ac_low, bd_low), vzip2q_f32(ac_low, bd_low));
+    let (third, fourth) = (vzip1q_f32(ac_high, bd_high), vzip2q_f32(ac_high, bd_high));
+    [first, second, third, fourth].map(|column| {
+        let mut to = [0.0; 4];
+        // SAFETY: four numbers are writable.
+        unsafe { vst1q_f32(to.as_mut_ptr(), column) };
+        to
+    })
+}
+
+impl Lanes for float32x4_t {
+    type Element = f32;
+    const LANES: usize = 4;
+    const IS_MASKED: bool = false;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: every 64-bit Arm processor has NEON.
+        unsafe { vdupq_n_f32(0.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(from: *const f32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { vld1q_dup_f32(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { vld1q_f32(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_part(from: *const f32, n: usize) -> Self {
+        let mut numbers = [0.0; 4];
+        for (i, number) in numbers.iter_mut().enumerate().take(n) {
+            // SAFETY: the caller promises `n` numbers.
+            *number = unsafe { *from.wrapping_add(i) };
+        }
+        // SAFETY: four numbers are four numbers.
+        unsafe { vld1q_f32(numbers.as_ptr()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { vst1q_f32(to, self) };
+    }
+
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, n: usize) {
+        let mut numbers = [0.0; 4];
+        // SAFETY: four numbers are four numbers.
+        unsafe { vst1q_f32(numbers.as_mut_ptr(), self) };
+        for (i, &number) in numbers.iter().enumerate().take(n) {
+            // SAFETY: the caller promises `n` numbers.
+            unsafe { *to.wrapping_add(i) = number };
+        }
+    }
+
+    #[inline(always)]
+    fn add_product(self, a: Self, b: Self) -> Self {
+        // SAFETY: every 64-bit Arm processor has NEON.
+        unsafe { vfmaq_f32(self, a, b) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: every 64-bit Arm processor has NEON.
+        unsafe { vaddq_f32(self, other) }
+    }
+
+    #[inline(always)]
+    fn sums(registers: &[Self; 4]) -> [f32; 4] {
+        // SAFETY: every 64-bit Arm processor has NEON.
+        registers.map(|register| unsafe { vaddvq_f32(register) })
+    }
+}
+
+/// Thirty-two registers of four numbers.
+struct Neon;
+
+impl Isa for Neon {
+    type Register = float32x4_t;
+    const REGISTERS: usize = 3;
+    const ROWS: usize = 8;
+    const TALL: usize = 16;
+
+    unsafe fn outer<const ROWS: usize, const REGISTERS: usize>(tile: &Tile<f32>) {
+        // SAFETY: the caller's promise.
+        unsafe { tile::outer::<float32x4_t, ROWS, REGISTERS>(tile) }
+    }
+
+    unsafe fn inner<const ROWS: usize, const COLS: usize>(tile: &Tile<f32>, sides: [usize; 2]) {
+        // SAFETY: the caller's promise.
+        unsafe { tile::inner::<float32x4_t, ROWS, COLS>(tile, sides) }
+    }
+}

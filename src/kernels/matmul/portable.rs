@@ -1,0 +1,108 @@
+//! Registers for every processor: arrays that the compiler turns into what there is.
+
+use std::array;
+use std::marker::PhantomData;
+use std::ops::Mul;
+
+use super::lanes::{Element, Isa, Lanes};
+use super::tile::{self, Tile};
+
+/// Four numbers.
+#[derive(Clone, Copy)]
+pub(super) struct Four<T>([T; 4]);
+
+impl<T: Element + Mul<Output = T>> Lanes for Four<T> {
+    type Element = T;
+    const LANES: usize = 4;
+    const IS_MASKED: bool = false;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Self([T::default(); 4])
+    }
+
+    #[inline(always)]
+    unsafe fn splat(from: *const T) -> Self {
+        // SAFETY: the caller's promise.
+        Self([unsafe { *from }; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const T) -> Self {
+        // SAFETY: the caller's promise; an array needs no more alignment than its elements.
+        Self(unsafe { *from.cast::<[T; 4]>() })
+    }
+
+    #[inline(always)]
+    unsafe fn load_part(from: *const T, n: usize) -> Self {
+        // SAFETY: the caller promises `n` numbers.
+        let numbers = unsafe { std::slice::from_raw_parts(from, n) };
+        Self(array::from_fn(|i| numbers.get(i).copied().unwrap_or_default()))
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut T) {
+        // SAFETY: the caller's promise; an array needs no more alignment than its elements.
+        unsafe { *to.cast::<[T; 4]>() = self.0 };
+    }
+
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut T, n: usize) {
+        for (i, &x) in self.0.iter().enumerate().take(n) {
+            // SAFETY: the caller promises `n` numbers.
+            unsafe { *to.wrapping_add(i) = x };
+        }
+    }
+
+    #[inline(always)]
+    fn add_product(self, a: Self, b: Self) -> Self {
+        self.add(Self(array::from_fn(|i| a.0[i] * b.0[i])))
+    }
+
+    #[inline(always)]
+    fn add(mut self, other: Self) -> Self {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, x)| *sum += x);
+        self
+    }
+
+    #[inline(always)]
+    fn sums(registers: &[Self; 4]) -> [T; 4] {
+        registers.map(|register| {
+            let mut sum = T::default();
+            register.0.into_iter().for_each(|x| sum += x);
+            sum
+        })
+    }
+}
+
+/// Whatever the compiler may assume of every processor.
+pub(super) struct Portable<T>(PhantomData<T>);
+
+impl<T: Element + Mul<Output = T>> Isa for Portable<T> {
+    type Register = Four<T>;
+    const REGISTERS: usize = 2;
+    const ROWS: usize = 4;
+    const TALL: usize = 8;
+
+    unsafe fn outer<const ROWS: usize, const REGISTERS: usize>(tile: &Tile<T>) {
+        // SAFETY: the caller's promise.
+        unsafe { tile::outer::<Four<T>, ROWS, REGISTERS>(tile) }
+    }
+
+    unsafe fn inner<const ROWS: usize, const COLS: usize>(tile: &Tile<T>, sides: [usize; 2]) {
+        // SAFETY: the caller's promise.
+        unsafe { tile::inner::<Four<T>, ROWS, COLS>(tile, sides) }
+    }
+}
+
+/// No more than [`Portable`].
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+pub(super) fn products() -> [Option<super::lanes::Product<f32>>; 0] {
+    []
+}
+
+/// Rows as columns.
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+pub(super) fn transpose([a, b, c, d]: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    array::from_fn(|i| [a[i], b[i], c[i], d[i]])
+}

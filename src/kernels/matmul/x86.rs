@@ -1,0 +1,236 @@
+//! Registers of AVX2 and AVX-512.
+
+use std::arch::x86_64::*;
+
+use super::blocks;
+use super::lanes::{Isa, Lanes, Product};
+use super::tile::{self, Tile};
+
+/// The products of this processor, the fastest first.
+pub(super) fn products() -> [Option<Product<f32>>; 2] {
+    let has_avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let has_avx512 = has_avx2 && is_x86_feature_detected!("avx512f");
+    [has_avx512.then_some(blocks::product::<Avx512>), has_avx2.then_some(blocks::product::<Avx2>)]
+}
+
+/// Rows as columns, by what every 64-bit x86 processor has.
+#[inline(always)]
+pub(super) fn transpose(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    let [mut a, mut b, mut c, mut d]: [__m128; 4] = bytemuck::cast(rows);
+    // SAFETY: SSE is part of every 64-bit x86 processor.
+    unsafe { _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d) };
+    bytemuck::cast([a, b, c, d])
+}
+
+impl Lanes for __m512 {
+    type Element = f32;
+    const LANES: usize = 16;
+    const IS_MASKED: bool = true;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller promises AVX-512.
+        unsafe { _mm512_setzero_ps() }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(from: *const f32) -> Self {
+        // SAFETY: the caller promises the number.
+        let x = unsafe { *from };
+        // SAFETY: the caller promises AVX-512.
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_part(from: *const f32, n: usize) -> Self {
+        // SAFETY: the caller's promise; lanes beyond `n` are not accessed.
+        unsafe { _mm512_maskz_loadu_ps(first(n), from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller's promise, and a register exists only where there is AVX-512.
+        unsafe { _mm512_storeu_ps(to, self) };
+    }
+
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, n: usize) {
+        // SAFETY: as in `store`; lanes beyond `n` are not accessed.
+        unsafe { _mm512_mask_storeu_ps(to, first(n), self) };
+    }
+
+    #[inline(always)]
+    fn add_product(self, a: Self, b: Self) -> Self {
+        // SAFETY: a register exists only where there is AVX-512.
+        unsafe { _mm512_fmadd_ps(a, b, self) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: as in `add_product`.
+        unsafe { _mm512_add_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn sums(registers: &[Self; 4]) -> [f32; 4] {
+        // SAFETY: as in `add_product`; AVX-512 includes AVX.
+        unsafe { sums_of_16(registers) }
+    }
+}
+
+/// The mask of the first `n` of 16 lanes.
+#[inline(always)]
+fn first(n: usize) -> __mmask16 {
+    u16::MAX >> (16 - n as u32)
+}
+
+/// Never inlined: its instructions know only half of the registers, and the compiler would keep
+/// all sums in that half.
+#[inline(never)]
+#[target_feature(enable = "avx512f")]
+fn sums_of_16(registers: &[__m512; 4]) -> [f32; 4] {
+    let [a, b, c, d] = *registers;
+    sums_of_8([halves_added(a), halves_added(b), halves_added(c), halves_added(d)])
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn halves_added(all: __m512) -> __m256 {
+    let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(all)));
+    _mm256_add_ps(_mm512_castps512_ps256(all), high)
+}
+
+impl Lanes for __m256 {
+    type Element = f32;
+    const LANES: usize = 8;
+    // A mask takes one of the sixteen registers, which the sums need.
+    const IS_MASKED: bool = false;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the caller promises AVX.
+        unsafe { _mm256_setzero_ps() }
+    }
+
+    #[inline(always)]
+    unsafe fn splat(from: *const f32) -> Self {
+        // SAFETY: the caller promises the number.
+        let x = unsafe { *from };
+        // SAFETY: the caller promises AVX.
+        unsafe { _mm256_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_part(from: *const f32, n: usize) -> Self {
+        // SAFETY: the caller promises AVX2.
+        let mask = unsafe { first_of_8(n) };
+        // SAFETY: the caller's promise; lanes beyond `n` are not accessed.
+        unsafe { _mm256_maskload_ps(from, mask) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller's promise, and a register exists only where there is AVX.
+        unsafe { _mm256_storeu_ps(to, self) };
+    }
+
+    #[inline(always)]
+    unsafe fn store_part(self, to: *mut f32, n: usize) {
+        // SAFETY: a register exists only where there is AVX2.
+        let mask = unsafe { first_of_8(n) };
+        // SAFETY: as in `store`; lanes beyond `n` are not accessed.
+        unsafe { _mm256_maskstore_ps(to, mask, self) };
+    }
+
+    #[inline(always)]
+    fn add_product(self, a: Self, b: Self) -> Self {
+        // SAFETY: a register exists only where there are AVX2 and FMA.
+        unsafe { _mm256_fmadd_ps(a, b, self) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: as in `add_product`.
+        unsafe { _mm256_add_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn sums(registers: &[Self; 4]) -> [f32; 4] {
+        // SAFETY: as in `add_product`.
+        unsafe { sums_of_8(*registers) }
+    }
+}
+
+/// All ones in the first `n` of 8 lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn first_of_8(n: usize) -> __m256i {
+    _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sums_of_8([a, b, c, d]: [__m256; 4]) -> [f32; 4] {
+    let quarters = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    let sums = _mm_add_ps(_mm256_castps256_ps128(quarters), _mm256_extractf128_ps::<1>(quarters));
+    let mut to = [0.0; 4];
+    // SAFETY: four numbers fit.
+    unsafe { _mm_storeu_ps(to.as_mut_ptr(), sums) };
+    to
+}
+
+/// Thirty-two registers of sixteen numbers.
+struct Avx512;
+
+impl Isa for Avx512 {
+    type Register = __m512;
+    const ROWS: usize = 8;
+    const REGISTERS: usize = 3;
+    const TALL: usize = 16;
+
+    #[target_feature(enable = "avx512f")]
+    unsafe fn outer<const ROWS: usize, const REGISTERS: usize>(tile: &Tile<f32>) {
+        // SAFETY: the caller's promise.
+        unsafe { tile::outer::<__m512, ROWS, REGISTERS>(tile) }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    unsafe fn inner<const ROWS: usize, const COLS: usize>(tile: &Tile<f32>, sides: [usize; 2]) {
+        // SAFETY: the caller's promise.
+        unsafe { tile::inner::<__m512, ROWS, COLS>(tile, sides) }
+    }
+}
+
+/// Sixteen registers of eight numbers, with fused multiply-add.
+struct Avx2;
+
+impl Isa for Avx2 {
+    type Register = __m256;
+    const ROWS: usize = 6;
+    const REGISTERS: usize = 2;
+    const TALL: usize = 8;
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn outer<const ROWS: usize, const REGISTERS: usize>(tile: &Tile<f32>) {
+        // SAFETY: the caller's promise.
+        unsafe { tile::outer::<__m256, ROWS, REGISTERS>(tile) }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn inner<const ROWS: usize, const COLS: usize>(tile: &Tile<f32>, sides: [usize; 2]) {
+        // SAFETY: the caller's promise.
+        unsafe { tile::inner::<__m256, ROWS, COLS>(tile, sides) }
+    }
+}
