@@ -2,12 +2,18 @@
 //! own without other threads, so this file has no test harness: a failed assertion is a failure. `black_box` keeps the
 //! compiler from leaving out an allocation that nobody looks at.
 
+#![allow(clippy::unwrap_used)] // a failed call is a failed test
+
 use std::hint::black_box;
 
+use archrepair::graph::op::Conv2d;
+use archrepair::kernels::conv2d::{self, Epilogue};
 use archrepair::memory::{Meter, meter};
 
 #[path = "memory/scratch.rs"]
 mod scratch;
+#[path = "memory/state.rs"]
+mod state;
 
 #[global_allocator]
 static METER: Meter = Meter;
@@ -18,6 +24,10 @@ fn main() {
     a_resized_block_counts_once();
     blocks_of_other_threads_count();
     the_kernel_sees_touched_pages();
+    a_limit_refuses_and_the_process_goes_on();
+    state::steps_allocate_nothing_after_the_first();
+    state::a_batch_of_a_cache_is_its_result();
+    // Last, since it leaves threads behind that end when they like.
     scratch::kernels_need_what_they_say();
     println!("memory: every figure is exact");
 }
@@ -70,4 +80,26 @@ fn the_kernel_sees_touched_pages() {
     let Some(with) = meter::process() else { return };
     assert!(with.rss_anon >= before.rss_anon + (31 << 20), "{before:?} {with:?}");
     assert!(with.vm_hwm >= block.len());
+}
+
+fn a_limit_refuses_and_the_process_goes_on() {
+    let conv = Conv2d::same(8, 3, 1);
+    let (x, w) = (scratch::normal(&[4, 8, 32, 32]), scratch::normal(&conv.weight_shape(8)));
+    let forward = || conv2d::forward(&conv, &x, &w, Epilogue::default());
+    // The output: 4 images of 8 planes of 32 x 32 numbers of 4 bytes.
+    let output = 4 * 8 * 32 * 32 * 4;
+    let guard = meter::limit(meter::current() + output - 1);
+    let in_use = meter::current();
+    let error = forward().unwrap_err();
+    assert_eq!(error.code(), 29);
+    assert!(meter::current() - in_use < 1000, "what was refused was not allocated");
+    let text = error.to_string();
+    assert!(text.starts_with("a convolution needs 131072 bytes, ") && text.ends_with("; raise --memory"));
+    {
+        let _wider = meter::limit(usize::MAX);
+        assert!(forward().is_ok());
+    }
+    assert!(forward().is_err(), "the limit before holds again");
+    drop(guard);
+    assert!(forward().is_ok());
 }
