@@ -11,6 +11,8 @@ use std::path::Path;
 use archrepair::engine::infer::infer;
 use archrepair::graph::Params;
 use archrepair::graph::lower::{Lowered, lower};
+use archrepair::graph::op::Conv2d;
+use archrepair::kernels::conv2d::{self, Epilogue};
 use archrepair::kernels::linear;
 use archrepair::memory::{Meter, meter};
 use archrepair::zoo::{Model, Overrides};
@@ -20,6 +22,8 @@ use candle_core::{DType, Device, Tensor};
 mod plan;
 #[path = "memory/scratch.rs"]
 mod scratch;
+#[path = "memory/state.rs"]
+mod state;
 
 #[global_allocator]
 static METER: Meter = Meter;
@@ -33,10 +37,14 @@ fn main() {
     the_kernel_sees_touched_pages();
     // One thread, so that two runs of a network hold the same scratch at the same time.
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();
+    a_limit_refuses_and_the_process_goes_on();
+    state::steps_allocate_nothing_after_the_first();
+    state::a_batch_of_a_cache_is_its_result();
     a_mapped_weight_allocates_its_widened_bytes_and_nothing_else();
     a_mapped_network_takes_one_weight_beside_its_activations();
     plan::a_pass_that_trains_nothing_holds_what_was_said();
     plan::a_step_holds_what_was_said();
+    // Last, since it leaves threads behind that end when they like.
     scratch::kernels_need_what_they_say();
     println!("memory: every figure is exact");
 }
@@ -167,4 +175,26 @@ fn a_mapped_network_takes_one_weight_beside_its_activations() {
     // The network itself, names, places, and the vectors; while it is read, also its text.
     assert!(opened < all / 40, "{opened} bytes are held, all weights are {all}");
     assert!(opening < all / 15, "opening takes {opening} bytes, all weights are {all}");
+}
+
+fn a_limit_refuses_and_the_process_goes_on() {
+    let conv = Conv2d::same(8, 3, 1);
+    let (x, w) = (scratch::normal(&[4, 8, 32, 32]), scratch::normal(&conv.weight_shape(8)));
+    let forward = || conv2d::forward(&conv, &x, &w, Epilogue::default());
+    // The output: 4 images of 8 planes of 32 x 32 numbers of 4 bytes.
+    let output = 4 * 8 * 32 * 32 * 4;
+    let guard = meter::limit(meter::current() + output - 1);
+    let in_use = meter::current();
+    let error = forward().unwrap_err();
+    assert_eq!(error.code(), 29);
+    assert!(meter::current() - in_use < 1000, "what was refused was not allocated");
+    let text = error.to_string();
+    assert!(text.starts_with("a convolution needs 131072 bytes, "), "{text}");
+    {
+        let _wider = meter::limit(usize::MAX);
+        assert!(forward().is_ok());
+    }
+    assert!(forward().is_err(), "the limit before holds again");
+    drop(guard);
+    assert!(forward().is_ok());
 }

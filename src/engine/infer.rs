@@ -122,5 +122,7 @@ pub(super) fn apply(node: &Node, params: &Params, inputs: &[&Tensor]) -> Result<
 fn zeros(x: &Tensor, outputs: usize, stride: usize) -> Result<Tensor> {
     let (n, _, h, w) = x.dims4().during("reading a shape")?;
     let shape = (n, outputs, h.div_ceil(stride), w.div_ceil(stride));
+    let numbers = n * outputs * shape.2 * shape.3;
+    crate::meter::reserve("zeros", numbers * x.dtype().size_in_bytes())?;
     Tensor::zeros(shape, x.dtype(), x.device()).during("making zeros")
 }

@@ -1,10 +1,20 @@
 //! Optimizers: how gradients change weights.
+//!
+//! In `f32` on the CPU tensors are changed in place: the first step of a tensor copies it, since
+//! it may share its memory with the deployed one, and makes its state. Later steps allocate
+//! no memory for numbers. Elsewhere each step makes new tensors.
 
-use candle_core::{DType, Tensor};
+mod in_place;
 
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Tensor, TensorId};
+
+use self::in_place::Each;
 use crate::error::{During, Result};
 use crate::graph::Params;
-use crate::kernels::{is_slow_path, slice, tensor};
+use crate::kernels::is_slow_path;
+use crate::meter::reserve;
 
 /// A rule of change. Rates are given at each step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,7 +30,7 @@ pub enum Rule {
     },
     /// Stochastic gradient descent with Nesterov momentum.
     Sgd {
-        /// Decay of the velocity.
+        /// Decay of the velocity; at 0 there is none, and the rule keeps no state.
         momentum: f64,
         /// Added to the gradient, times the weight.
         decay: f64,
@@ -30,12 +40,25 @@ pub enum Rule {
 impl Rule {
     /// Adam as PyTorch's defaults have it.
     pub const ADAM: Self = Self::AdamW { beta1: 0.9, beta2: 0.999, decay: 0.0 };
+
+    /// Numbers of state for each trained number: what a planner multiplies with the bytes of the
+    /// trained tensors.
+    #[must_use]
+    pub fn states(self) -> usize {
+        match self {
+            Self::AdamW { .. } => 2,
+            Self::Sgd { momentum, .. } => usize::from(momentum != 0.0),
+        }
+    }
 }
 
 const EPS: f64 = 1e-8;
 
-/// A rule and its state: one tensor (SGD) or two (Adam) for each trained one.
-#[derive(Clone, Debug)]
+/// A rule and its state: for each trained tensor [`Rule::states`] of its shape.
+///
+/// It owns the memory of the tensors that it has stepped: whoever clones them from the parameters
+/// and keeps them beyond the next step sees them change. A new optimizer copies them again.
+#[derive(Debug)]
 pub struct Optimizer {
     rule: Rule,
     /// Steps made.
@@ -44,13 +67,15 @@ pub struct Optimizer {
     pub first: Params,
     /// Mean of squared gradients.
     pub second: Params,
+    /// The tensors whose memory no one else had when they were copied.
+    own: BTreeMap<String, TensorId>,
 }
 
 impl Optimizer {
     /// The rule, with nothing seen yet.
     #[must_use]
     pub fn new(rule: Rule) -> Self {
-        Self { rule, steps: 0, first: Params::default(), second: Params::default() }
+        Self { rule, steps: 0, first: Params::default(), second: Params::default(), own: BTreeMap::new() }
     }
 
     /// Bytes of the state.
@@ -64,32 +89,84 @@ impl Optimizer {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Graph`] when a gradient's tensor is missing, [`crate::Error::Tensor`]
-    /// when the device refuses.
+    /// [`crate::Error::Graph`] when a gradient's tensor is missing, [`crate::Error::Memory`] when
+    /// the limit does not allow the first step of a tensor, [`crate::Error::Tensor`] when the
+    /// device refuses.
     pub fn step(&mut self, params: &mut Params, grads: &Params, rate: impl Fn(&str) -> f64) -> Result<()> {
         self.steps += 1;
         for (name, g) in grads.iter() {
-            let (w, g) = (&params.get(name)?, &g.tensor()?);
-            let state = |of: &Params| of.find(name).map_or_else(|| zeros_like(w), |t| t.tensor());
-            let changed = match self.rule {
-                Rule::AdamW { beta1, beta2, decay } => {
-                    let t = self.steps.min(1 << 30) as i32;
-                    let correction = [1.0 - beta1.powi(t), 1.0 - beta2.powi(t)];
-                    let (m, v) = (state(&self.first)?, state(&self.second)?);
-                    let step = Adam { rate: rate(name), betas: [beta1, beta2], decay, correction };
-                    let [w, m, v] = step.change(w, g, [&m, &v])?;
-                    self.second.insert(name.clone(), v);
-                    [w, m]
-                }
-                Rule::Sgd { momentum, decay } => {
-                    sgd(w, g, &state(&self.first)?, [rate(name), momentum, decay])?
-                }
-            };
-            let [w, first] = changed;
-            self.first.insert(name.clone(), first);
-            params.insert(name.clone(), w);
+            let (g, rate) = (&g.tensor()?, rate(name));
+            let w = params.get(name)?;
+            if is_slow_path(&w) || w.dtype() != DType::F32 {
+                self.step_anew(name, params, (g, rate))?;
+                continue;
+            }
+            drop(w);
+            self.take(name, params)?;
+            self.step_in_place(name, &params.get(name)?, (g, rate))?;
         }
         Ok(())
+    }
+
+    /// Makes sure that the memory of this tensor and of its state is no one else's.
+    fn take(&mut self, name: &str, params: &mut Params) -> Result<()> {
+        let w = params.get(name)?;
+        if self.own.get(name) == Some(&w.id()) {
+            return Ok(());
+        }
+        let n_states = self.rule.states();
+        reserve("an optimizer's state", (1 + n_states) * w.elem_count() * size_of::<f32>())?;
+        let w = copied(&w)?;
+        for state in [&mut self.first, &mut self.second].into_iter().take(n_states) {
+            let before =
+                state.find(name).map_or_else(|| zeros_like(&w), |before| copied(&before.tensor()?))?;
+            state.insert(name, before);
+        }
+        self.own.insert(name.into(), w.id());
+        params.insert(name, w);
+        Ok(())
+    }
+
+    fn step_in_place(&self, name: &str, w: &Tensor, (g, rate): (&Tensor, f64)) -> Result<()> {
+        match self.rule {
+            Rule::AdamW { .. } => {
+                let (m, v) = (self.first.get(name)?, self.second.get(name)?);
+                self.adam(rate).in_place(w, g, [&m, &v]).during("stepping Adam")
+            }
+            Rule::Sgd { momentum, decay } => {
+                let u = if momentum == 0.0 { None } else { Some(self.first.get(name)?) };
+                sgd_in_place(w, g, u.as_ref(), [rate, momentum, decay]).during("stepping SGD")
+            }
+        }
+    }
+
+    fn step_anew(&mut self, name: &str, params: &mut Params, (g, rate): (&Tensor, f64)) -> Result<()> {
+        let w = &params.get(name)?;
+        let state = |of: &Params| of.find(name).map_or_else(|| zeros_like(w), |t| t.tensor());
+        let w = match self.rule {
+            Rule::AdamW { .. } => {
+                let states = [state(&self.first)?, state(&self.second)?];
+                let [w, m, v] = self.adam(rate).anew(w, g, &states).during("stepping Adam")?;
+                self.first.insert(name, m);
+                self.second.insert(name, v);
+                w
+            }
+            Rule::Sgd { momentum, decay } => {
+                let u = if momentum == 0.0 { None } else { Some(state(&self.first)?) };
+                let (w, u) = sgd_anew(w, g, u, [rate, momentum, decay]).during("stepping SGD")?;
+                u.into_iter().for_each(|u| self.first.insert(name, u));
+                w
+            }
+        };
+        params.insert(name, w);
+        Ok(())
+    }
+
+    fn adam(&self, rate: f64) -> Adam {
+        let Rule::AdamW { beta1, beta2, decay } = self.rule else { return Adam::default() };
+        let t = self.steps.min(1 << 30) as i32;
+        let correction = [1.0 - beta1.powi(t), 1.0 - beta2.powi(t)];
+        Adam { rate, betas: [beta1, beta2], decay, correction }
     }
 }
 
@@ -97,34 +174,35 @@ fn zeros_like(w: &Tensor) -> Result<Tensor> {
     Tensor::zeros(w.shape(), w.dtype(), w.device()).during("making an optimizer's state")
 }
 
-/// One step of Adam.
+fn copied(w: &Tensor) -> Result<Tensor> {
+    w.force_contiguous().during("copying what is trained")
+}
+
+/// One step of Adam: `m = b1 m + (1 - b1) g`, `v = b2 v + (1 - b2) g^2`,
+/// `w = w (1 - rate decay) - rate (m / c1) / (sqrt(v / c2) + eps)`
+#[derive(Default)]
 struct Adam {
     rate: f64,
     betas: [f64; 2],
     decay: f64,
-    /// `1 - beta^t`
+    /// `c = 1 - beta^t`
     correction: [f64; 2],
 }
 
 impl Adam {
-    /// `m = b1 m + (1 - b1) g`, `v = b2 v + (1 - b2) g^2`,
-    /// `w = w (1 - rate decay) - rate (m / c1) / (sqrt(v / c2) + eps)`
-    fn change(&self, w: &Tensor, g: &Tensor, [m, v]: [&Tensor; 2]) -> Result<[Tensor; 3]> {
-        if is_slow_path(w) || w.dtype() != DType::F32 {
-            return self.slow(w, g, [m, v]).during("stepping Adam");
-        }
+    fn in_place(&self, w: &Tensor, g: &Tensor, [m, v]: [&Tensor; 2]) -> candle_core::Result<()> {
         let [b1, b2] = self.betas.map(|b| b as f32);
         let [c1, c2] = self.correction.map(|c| c as f32);
         let (rate, keep, eps) = (self.rate as f32, (1.0 - self.rate * self.decay) as f32, EPS as f32);
-        let (ws, gs, ms, vs) = (slice::<f32>(w)?, slice::<f32>(g)?, slice::<f32>(m)?, slice::<f32>(v)?);
-        let m_new: Vec<f32> = ms.iter().zip(&*gs).map(|(m, g)| b1 * m + (1.0 - b1) * g).collect();
-        let v_new: Vec<f32> = vs.iter().zip(&*gs).map(|(v, g)| b2 * v + (1.0 - b2) * g * g).collect();
-        let moved = ws.iter().zip(m_new.iter().zip(&v_new));
-        let w_new = moved.map(|(w, (m, v))| w * keep - rate * (m / c1) / ((v / c2).sqrt() + eps)).collect();
-        Ok([tensor(w_new, w.dims())?, tensor(m_new, w.dims())?, tensor(v_new, w.dims())?])
+        m.inplace_op2(g, &Each(|m: &mut f32, [g]: [f32; 1]| *m = b1 * *m + (1.0 - b1) * g))?;
+        v.inplace_op2(g, &Each(|v: &mut f32, [g]: [f32; 1]| *v = b2 * *v + (1.0 - b2) * g * g))?;
+        let moved = |w: &mut f32, [m, v]: [f32; 2]| {
+            *w = *w * keep - rate * (m / c1) / ((v / c2).sqrt() + eps);
+        };
+        w.inplace_op3(m, v, &Each(moved))
     }
 
-    fn slow(&self, w: &Tensor, g: &Tensor, [m, v]: [&Tensor; 2]) -> candle_core::Result<[Tensor; 3]> {
+    fn anew(&self, w: &Tensor, g: &Tensor, [m, v]: &[Tensor; 2]) -> candle_core::Result<[Tensor; 3]> {
         let ([b1, b2], [c1, c2]) = (self.betas, self.correction);
         let m = ((m * b1)? + (g * (1.0 - b1))?)?;
         let v = ((v * b2)? + (g.sqr()? * (1.0 - b2))?)?;
@@ -135,22 +213,100 @@ impl Adam {
 }
 
 /// `g' = g + decay w`, `u = momentum u + g'`, `w = w - rate (g' + momentum u)`
-fn sgd(w: &Tensor, g: &Tensor, u: &Tensor, [rate, momentum, decay]: [f64; 3]) -> Result<[Tensor; 2]> {
-    if is_slow_path(w) || w.dtype() != DType::F32 {
-        let run = || {
-            let g = (g + (w * decay)?)?;
-            let u = ((u * momentum)? + &g)?;
-            let w = (w - ((g + (&u * momentum)?)? * rate)?)?;
-            Ok([w, u])
-        };
-        return run().during("stepping SGD");
-    }
+fn sgd_in_place(
+    w: &Tensor,
+    g: &Tensor,
+    u: Option<&Tensor>,
+    [rate, momentum, decay]: [f64; 3],
+) -> candle_core::Result<()> {
     let [rate, momentum, decay] = [rate as f32, momentum as f32, decay as f32];
-    let (ws, gs, us) = (slice::<f32>(w)?, slice::<f32>(g)?, slice::<f32>(u)?);
-    let decayed = |(w, g): (&f32, &f32)| g + decay * w;
-    let u_new: Vec<f32> =
-        us.iter().zip(ws.iter().zip(&*gs).map(decayed)).map(|(u, g)| momentum * u + g).collect();
-    let moved = ws.iter().zip(ws.iter().zip(&*gs).map(decayed)).zip(&u_new);
-    let w_new = moved.map(|((w, g), u)| w - rate * (g + momentum * u)).collect();
-    Ok([tensor(w_new, w.dims())?, tensor(u_new, w.dims())?])
+    let Some(u) = u else {
+        return w.inplace_op2(g, &Each(|w: &mut f32, [g]: [f32; 1]| *w -= rate * (g + decay * *w)));
+    };
+    u.inplace_op3(w, g, &Each(|u: &mut f32, [w, g]: [f32; 2]| *u = momentum * *u + (g + decay * w)))?;
+    let moved = |w: &mut f32, [g, u]: [f32; 2]| *w -= rate * (g + decay * *w + momentum * u);
+    w.inplace_op3(g, u, &Each(moved))
+}
+
+fn sgd_anew(
+    w: &Tensor,
+    g: &Tensor,
+    u: Option<Tensor>,
+    [rate, momentum, decay]: [f64; 3],
+) -> candle_core::Result<(Tensor, Option<Tensor>)> {
+    let g = (g + (w * decay)?)?;
+    let Some(u) = u else { return Ok(((w - (g * rate)?)?, None)) };
+    let u = ((u * momentum)? + &g)?;
+    let w = (w - ((g + (&u * momentum)?)? * rate)?)?;
+    Ok((w, Some(u)))
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::in_place::TASK;
+    use super::*;
+    use crate::rng::Rng;
+
+    const SGD: Rule = Rule::Sgd { momentum: 0.9, decay: 0.01 };
+    const PLAIN: Rule = Rule::Sgd { momentum: 0.0, decay: 0.01 };
+
+    fn normal(n: usize, seed: u64) -> Tensor {
+        let rng = &mut Rng::new(seed);
+        Tensor::from_vec((0..n).map(|_| rng.normal()).collect::<Vec<_>>(), n, &Device::Cpu).unwrap()
+    }
+
+    fn one(tensor: &Tensor) -> Params {
+        [("w".to_owned(), tensor.clone())].into_iter().collect()
+    }
+
+    fn values(params: &Params) -> Vec<f64> {
+        params.get("w").unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
+    }
+
+    /// The state keeps its shape of one tensor a rule asks for; both ways agree to `f32`.
+    #[test]
+    fn steps_in_place_are_those_that_make_new_tensors() {
+        for (rule, n_states) in [(Rule::ADAM, 2), (SGD, 1), (PLAIN, 0)] {
+            for n in [3, 2 * TASK + 5] {
+                let (w, g) = (normal(n, 1), normal(n, 2));
+                let [w64, g64] = [&w, &g].map(|t| t.to_dtype(DType::F64).unwrap());
+                let (mut fast, mut slow) = (one(&w), one(&w64));
+                let (mut by_fast, mut by_slow) = (Optimizer::new(rule), Optimizer::new(rule));
+                for _ in 0..3 {
+                    by_fast.step(&mut fast, &one(&g), |_| 0.1).unwrap();
+                    by_slow.step(&mut slow, &one(&g64), |_| 0.1).unwrap();
+                }
+                let pairs = values(&fast).into_iter().zip(values(&slow));
+                assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-5), "{rule:?}");
+                assert_eq!((rule.states(), by_fast.bytes()), (n_states, n_states * n * 4));
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_deployed_does_not_change_with_what_is_trained() {
+        let deployed = one(&normal(10, 1));
+        let before = values(&deployed);
+        let mut trained = deployed.clone();
+        let (mut first, mut second) = (Optimizer::new(Rule::ADAM), Optimizer::new(PLAIN));
+        first.step(&mut trained, &one(&normal(10, 2)), |_| 0.1).unwrap();
+        let between = (trained.clone(), values(&trained));
+        // Another optimizer does not know whose memory it is.
+        second.step(&mut trained, &one(&normal(10, 2)), |_| 0.1).unwrap();
+        assert_eq!(values(&between.0), between.1);
+        assert_ne!(values(&trained), between.1);
+        assert_eq!(values(&deployed), before);
+    }
+
+    /// A weight of 2 with gradient 1, rate 0.5 and decay 0.1: 2 - 0.5 (1 + 0.2) = 1.4.
+    #[test]
+    fn descent_without_momentum_is_that_on_paper() {
+        let mut params = one(&Tensor::new(&[2.0f32], &Device::Cpu).unwrap());
+        let grads = one(&Tensor::new(&[1.0f32], &Device::Cpu).unwrap());
+        let rule = Rule::Sgd { momentum: 0.0, decay: 0.1 };
+        Optimizer::new(rule).step(&mut params, &grads, |_| 0.5).unwrap();
+        assert!((values(&params)[0] - 1.4).abs() < 1e-6);
+    }
 }

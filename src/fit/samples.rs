@@ -98,6 +98,15 @@ impl Samples {
         self.features.batch(indices)
     }
 
+    /// Writes the features of the images `indices` to `values`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cache::read_into`].
+    pub fn read_into(&self, indices: &[usize], values: &mut [f32]) -> Result<()> {
+        self.features.read_into(indices, values)
+    }
+
     /// Logits of all images with `part` in the trained place, `[n, classes]`.
     ///
     /// # Errors
@@ -120,23 +129,25 @@ impl Samples {
         }
         let logits = self.logits(site, part)?;
         let all: Vec<usize> = (0..self.len()).collect();
-        let targets = self.targets(&all, 0.0)?;
+        let mut targets = vec![0.0; self.len() * self.classes];
+        self.targets_into(&all, 0.0, &mut targets)?;
+        let targets = crate::kernels::tensor(targets, &[self.len(), self.classes])?;
         let (losses, _) = cross_entropy::forward_backward(&logits, &targets, &vec![1.0; self.len()])?;
         Ok(Answers { classes: greatest(&logits)?, losses })
     }
 
-    /// Rows of target probabilities: `(label + distill * teacher) / (1 + distill)`.
+    /// Writes rows of target probabilities, `(label + distill * teacher) / (1 + distill)`, to `rows`.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Graph`] when the deployed network was not asked and `distill` is over 0.
-    pub fn targets(&self, indices: &[usize], distill: f64) -> Result<Tensor> {
+    pub fn targets_into(&self, indices: &[usize], distill: f64, rows: &mut [f32]) -> Result<()> {
         if distill > 0.0 && self.teacher.is_empty() {
             let problem = "the deployed network was not asked for its opinion".into();
             return Err(Error::Graph { node: "samples".into(), problem });
         }
         let (share, distilled) = ((1.0 / (1.0 + distill)) as f32, (distill / (1.0 + distill)) as f32);
-        let mut rows = vec![0.0; indices.len() * self.classes];
+        rows.fill(0.0);
         for (row, &i) in rows.chunks_exact_mut(self.classes).zip(indices) {
             if distill > 0.0 {
                 let teacher = &self.teacher[i * self.classes..][..self.classes];
@@ -144,7 +155,7 @@ impl Samples {
             }
             row[self.labels[i]] += share;
         }
-        crate::kernels::tensor(rows, &[indices.len(), self.classes])
+        Ok(())
     }
 }
 

@@ -59,7 +59,7 @@ const MOMENTUM: f64 = 0.9;
 const STATISTICS: f64 = 0.1;
 
 /// A network in training.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Run {
     /// The network and its tensors so far.
     pub deployed: Deployed,

@@ -11,8 +11,10 @@ use crate::engine::grad::{
 };
 use crate::engine::optim::{Optimizer, Rule};
 use crate::error::{Error, Result};
+use crate::graph::op::elements;
 use crate::graph::{Graph, Params};
-use crate::kernels::cross_entropy;
+use crate::kernels::{cross_entropy, tensor};
+use crate::meter::reserve;
 use crate::rng::Rng;
 
 /// How a part is trained.
@@ -117,7 +119,7 @@ impl Part {
         let each = 1.0 / draws.len() as f64;
         let (mut total, mut sums) = (0.0, Params::default());
         for draws in draws.chunks(site.levers.micro_batch.max(1)) {
-            total += self.micro_batch(site, &Batch::load(draws, distill, each)?, &mut sums)?;
+            total += self.micro_batch(site, &Batch::load(site, draws, distill, each)?, &mut sums)?;
         }
         Ok((total, sums))
     }
@@ -202,23 +204,23 @@ struct Batch {
 
 impl Batch {
     /// Replay counts for its label and, `distill` times, for the deployed network's opinion.
-    fn load(draws: &[Draw], distill: f64, each: f64) -> Result<Self> {
-        let (mut xs, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+    fn load(site: &Site, draws: &[Draw], distill: f64, each: f64) -> Result<Self> {
+        let (row, n) = (elements(&site.input), draws.len());
+        reserve("a batch of features", 4 * n * (row + site.classes))?;
+        let (mut xs, mut targets) = (vec![0.0; n * row], vec![0.0; n * site.classes]);
+        let mut weights = Vec::with_capacity(n);
         for run in draws.chunk_by(|a, b| std::ptr::eq(a.from, b.from)) {
+            let Draw { from, taught, .. } = run[0];
             let indices: Vec<usize> = run.iter().map(|draw| draw.index).collect();
-            let distill = if run[0].taught { distill } else { 0.0 };
-            xs.push(run[0].from.batch(&indices)?);
-            targets.push(run[0].from.targets(&indices, distill)?);
+            let distill = if taught { distill } else { 0.0 };
+            let (at, n) = (weights.len(), run.len());
+            from.read_into(&indices, &mut xs[at * row..][..n * row])?;
+            from.targets_into(&indices, distill, &mut targets[at * site.classes..][..n * site.classes])?;
             weights.extend(indices.iter().map(|_| each * (1.0 + distill)));
         }
-        Ok(Self { x: cat(&xs)?, targets: cat(&targets)?, weights })
+        let shape: Vec<usize> = std::iter::once(n).chain(site.input.iter().copied()).collect();
+        Ok(Self { x: tensor(xs, &shape)?, targets: tensor(targets, &[n, site.classes])?, weights })
     }
-}
-
-fn cat(tensors: &[Tensor]) -> Result<Tensor> {
-    use crate::error::During;
-
-    Tensor::cat(tensors, 0).during("joining a batch")
 }
 
 /// Steps in which the rate rises, at most, and at most this share of all steps.

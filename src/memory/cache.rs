@@ -5,17 +5,16 @@
 //! it is gone when the cache is dropped, also after a crash.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::os::unix::fs::FileExt;
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use half::f16;
-use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::kernels::{slice, tensor};
+use crate::meter::reserve;
+use crate::storage::{Bytes, Storage};
 
 /// How features are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,18 +27,26 @@ pub enum Precision {
 }
 
 impl Precision {
-    fn bytes(self) -> usize {
+    fn storage(self) -> Storage {
         match self {
-            Self::F16 => 2,
-            Self::F32 => 4,
+            Self::F16 => Storage::F16,
+            Self::F32 => Storage::F32,
         }
     }
 }
+
+const READING: &str = "read a feature cache in";
+const WRITING: &str = "write a feature cache in";
+
+/// Numbers that are rounded together on their way to the file.
+const CHUNK: usize = 2048;
 
 /// Rows of one shape in an unnamed file.
 #[derive(Debug)]
 pub struct Cache {
     file: BufWriter<File>,
+    /// The file when it was last finished.
+    mapped: Option<Bytes>,
     folder: PathBuf,
     precision: Precision,
     /// Shape of a row.
@@ -57,6 +64,7 @@ impl Cache {
         let file = tempfile::tempfile_in(folder).map_err(Error::file("create a feature cache in", folder))?;
         Ok(Self {
             file: BufWriter::new(file),
+            mapped: None,
             folder: folder.into(),
             precision,
             shape: shape.into(),
@@ -92,16 +100,14 @@ impl Cache {
             let problem = format!("rows of {:?}, expected {:?}", features.dims(), self.shape);
             return Err(Error::Graph { node: "feature cache".into(), problem });
         }
-        let values = slice::<f32>(features)?;
-        let written = match self.precision {
-            Precision::F16 => {
-                let mut halves = vec![f16::ZERO; values.len()];
-                halves.convert_from_f32_slice(&values);
-                self.file.write_all(bytemuck::cast_slice(&halves))
-            }
-            Precision::F32 => self.file.write_all(bytemuck::cast_slice(&values)),
-        };
-        written.map_err(Error::file("write a feature cache in", &self.folder))?;
+        // What is mapped is never written to, and rows are only added; but readers must see them.
+        self.mapped = None;
+        let mut bytes = Vec::with_capacity(CHUNK * size_of::<f32>());
+        for chunk in slice::<f32>(features)?.chunks(CHUNK) {
+            bytes.clear();
+            self.precision.storage().narrow(chunk, &mut bytes);
+            self.file.write_all(&bytes).map_err(Error::file(WRITING, &self.folder))?;
+        }
         self.rows += features.dims()[0];
         Ok(())
     }
@@ -110,46 +116,68 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// [`Error::File`] when the disk is full.
+    /// [`Error::File`] when the disk is full or the file cannot be mapped.
     pub fn finish(&mut self) -> Result<()> {
-        self.file.flush().map_err(Error::file("write a feature cache in", &self.folder))
+        self.file.flush().map_err(Error::file(WRITING, &self.folder))?;
+        let mapped = if self.bytes() == 0 { None } else { Some(Bytes::map(self.file.get_ref())) };
+        self.mapped = mapped.transpose().map_err(Error::file("map a feature cache in", &self.folder))?;
+        Ok(())
     }
 
-    /// The rows `indices` as a tensor `[n, shape..]` of `f32`.
+    /// The rows `indices` as a tensor `[n, shape..]` of `f32`. Nothing else is allocated.
     ///
     /// # Errors
     ///
-    /// [`Error::File`] when reading fails, also for a row that is not there.
+    /// Those of [`Cache::read_into`], and [`Error::Memory`] when the limit does not allow it.
     pub fn batch(&self, indices: &[usize]) -> Result<Tensor> {
-        let row = self.row_bytes() / self.precision.bytes();
-        let mut values = vec![0f32; indices.len() * row];
-        let rows = values.par_chunks_mut(row.max(1)).zip(indices);
-        rows.try_for_each_init(
-            || vec![0u8; self.row_bytes()],
-            |bytes, (values, &index)| self.read(index, bytes, values),
-        )
-        .map_err(Error::file("read a feature cache in", &self.folder))?;
+        let n = indices.len() * self.row_len();
+        reserve("a batch of features", n * size_of::<f32>())?;
+        let mut values = vec![0f32; n];
+        self.read_into(indices, &mut values)?;
         let shape: Vec<usize> = std::iter::once(indices.len()).chain(self.shape.iter().copied()).collect();
         tensor(values, &shape)
     }
 
-    fn read(&self, index: usize, bytes: &mut [u8], values: &mut [f32]) -> std::io::Result<()> {
-        self.file.get_ref().read_exact_at(bytes, (index * self.row_bytes()) as u64)?;
-        match self.precision {
-            Precision::F16 => {
-                let halves = bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]));
-                values.iter_mut().zip(halves).for_each(|(v, h)| *v = h.to_f32());
-            }
-            Precision::F32 => {
-                let floats = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-                values.iter_mut().zip(floats).for_each(|(v, f)| *v = f);
-            }
+    /// Writes the rows `indices` to `values`, which is as long: a batch of several caches needs no
+    /// copy when each writes its part.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] for a row that is not there or was not finished, [`Error::Graph`] when
+    /// `values` has another length.
+    pub fn read_into(&self, indices: &[usize], values: &mut [f32]) -> Result<()> {
+        let row = self.row_len();
+        if values.len() != indices.len() * row {
+            let problem =
+                format!("room for {} numbers, expected {} rows of {row}", values.len(), indices.len());
+            return Err(Error::Graph { node: "feature cache".into(), problem });
         }
-        Ok(())
+        let rows = values.par_chunks_exact_mut(row.max(1)).zip(indices);
+        let read = rows.try_for_each(|(values, &index)| {
+            self.precision.storage().widen_into(self.row(index)?, values);
+            Ok(())
+        });
+        // What was read is in `values` now; its pages would pile up over a training.
+        self.mapped.iter().for_each(Bytes::release);
+        read.map_err(Error::file(READING, &self.folder))
+    }
+
+    fn row(&self, index: usize) -> io::Result<&[u8]> {
+        let start = index.checked_mul(self.row_bytes());
+        let row = start.and_then(|start| self.mapped.as_deref()?.get(start..)?.get(..self.row_bytes()));
+        row.ok_or_else(|| {
+            let problem = format!("there is no row {index} among the finished ones");
+            io::Error::new(ErrorKind::UnexpectedEof, problem)
+        })
+    }
+
+    /// Numbers of a row.
+    fn row_len(&self) -> usize {
+        self.shape.iter().product()
     }
 
     fn row_bytes(&self) -> usize {
-        self.shape.iter().product::<usize>() * self.precision.bytes()
+        self.row_len() * self.precision.storage().size_bytes()
     }
 }
 
@@ -171,12 +199,30 @@ mod tests {
             cache.push(&rows(0, 4)).unwrap();
             cache.push(&rows(4, 1)).unwrap();
             cache.finish().unwrap();
-            assert_eq!((cache.len(), cache.bytes()), (5, 30 * precision.bytes() as u64));
+            assert_eq!((cache.len(), cache.bytes()), (5, 30 * precision.storage().size_bytes() as u64));
             let got = cache.batch(&[4, 1, 1]).unwrap();
             let want = Tensor::cat(&[rows(4, 1), rows(1, 1), rows(1, 1)], 0).unwrap();
             let off = (got - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
             assert!(if precision == Precision::F32 { off == 0.0 } else { off < 0.002 });
         }
+    }
+
+    #[test]
+    fn several_caches_fill_one_batch_and_rows_can_be_added_later() {
+        let mut cache = Cache::create(&std::env::temp_dir(), &[2, 3], Precision::F32).unwrap();
+        cache.push(&rows(0, 2)).unwrap();
+        assert!(cache.batch(&[0]).is_err(), "not finished");
+        cache.finish().unwrap();
+        cache.push(&rows(2, 1)).unwrap();
+        cache.finish().unwrap();
+        let mut values = [0.0; 18];
+        let (first, second) = values.split_at_mut(6);
+        cache.read_into(&[2], first).unwrap();
+        cache.read_into(&[0, 1], second).unwrap();
+        let want = Tensor::cat(&[rows(2, 1), rows(0, 2)], 0).unwrap().flatten_all().unwrap();
+        assert_eq!(values.to_vec(), want.to_vec1::<f32>().unwrap());
+        let error = cache.read_into(&[0], &mut values).unwrap_err().to_string();
+        assert_eq!(error, "node `feature cache`: room for 18 numbers, expected 1 rows of 6");
     }
 
     #[test]

@@ -66,6 +66,9 @@ impl Use {
     }
 }
 
+/// What is kept about a tensor besides its numbers: shape, type, locks, name, places in lists.
+const BOOKKEEPING: usize = 640;
+
 /// Bytes by use.
 pub type Bytes = BTreeMap<Use, usize>;
 
@@ -93,8 +96,9 @@ pub(crate) struct Block {
 pub(crate) type Shared = Rc<Block>;
 
 impl Ledger {
-    /// Enters `bytes`.
+    /// Enters a tensor of `bytes`.
     pub(crate) fn enter(&self, of: Use, bytes: usize) -> Shared {
+        let bytes = bytes + BOOKKEEPING;
         let mut sums = self.0.borrow_mut();
         *sums.now.entry(of).or_default() += bytes;
         sums.total += bytes;

@@ -14,6 +14,9 @@ use crate::graph::lower::Lowered;
 use crate::graph::op::{Shape, elements};
 use crate::graph::{Graph, Params};
 
+/// What a schedule keeps about a node.
+const NODE_BYTES: usize = 320;
+
 /// Bytes of a phase at its worst moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peak {
@@ -68,7 +71,8 @@ impl Step<'_> {
         let trained = self.trained_bytes;
         let _state = ledger.enter(Use::Optimizer, trained * self.states);
         let classes = self.classes()?;
-        let _draws = ledger.enter(Use::Data, self.batch * 24);
+        let nodes = self.graph.nodes.len() + self.suffix.graph.nodes.len();
+        let _lists = ledger.enter(Use::Data, self.batch * 24 + nodes * NODE_BYTES);
         let x = ledger.enter(Use::Data, 4 * n * elements(self.input));
         let _targets = ledger.enter(Use::Data, n * (4 * classes + 8));
         let trained = |name: &str| self.trained.contains(name);

@@ -63,6 +63,21 @@ impl Storage {
         values
     }
 
+    /// Writes the numbers that `bytes` hold, little-endian and at any alignment, to `out`, which is
+    /// as long; without memory of its own.
+    ///
+    /// # Panics
+    ///
+    /// When `bytes` does not hold exactly `out.len()` numbers.
+    pub fn widen_into(self, bytes: &[u8], out: &mut [f32]) {
+        assert_eq!(bytes.len(), out.len() * self.size_bytes(), "bytes of the numbers");
+        match self {
+            Self::Bf16 => widen_half_into::<bf16>(bytes, bf16::ZERO, out),
+            Self::F16 => widen_half_into::<f16>(bytes, f16::ZERO, out),
+            Self::F32 => bytemuck::cast_slice_mut(out).copy_from_slice(bytes),
+        }
+    }
+
     /// Appends `values` to `out`, rounded to the nearest, ties to even.
     pub fn narrow(self, values: &[f32], out: &mut Vec<u8>) {
         match self {
@@ -154,6 +169,21 @@ fn narrow_double(bytes: &[u8], out: &mut [f32]) {
     }
 }
 
+fn widen_half_into<T: bytemuck::Pod>(bytes: &[u8], zero: T, out: &mut [f32])
+where
+    [T]: HalfFloatSliceExt,
+{
+    if let Ok(halves) = bytemuck::try_cast_slice::<u8, T>(bytes) {
+        return halves.convert_to_f32_slice(out);
+    }
+    let mut halves = [zero; CHUNK];
+    for (bytes, out) in bytes.chunks(CHUNK * size_of::<T>()).zip(out.chunks_mut(CHUNK)) {
+        let halves = &mut halves[..out.len()];
+        bytemuck::cast_slice_mut(halves).copy_from_slice(bytes);
+        halves.convert_to_f32_slice(out);
+    }
+}
+
 fn narrow_half<T: bytemuck::Pod>(values: &[f32], zero: T, out: &mut Vec<u8>)
 where
     [T]: HalfFloatSliceExt,
@@ -203,6 +233,9 @@ mod tests {
             bytes.push(0xFF);
             let storage_bytes = &bytes[1..];
             assert_eq!(storage.widen(storage_bytes), [0.5, -2.0, 3.0]);
+            let mut out = [0.0; 3];
+            storage.widen_into(&storage_bytes[..3 * storage.size_bytes()], &mut out);
+            assert_eq!(out, [0.5, -2.0, 3.0]);
         }
         assert_eq!(Storage::F32.widen(&[1, 2, 3]), [0.0; 0]);
     }

@@ -47,13 +47,25 @@ impl Bytes {
             return Err(Error::File { action: "map", path: path.into(), source });
         }
         let file = File::open(path).map_err(Error::file("open", path))?;
-        // SAFETY: the mapping is only read, and by the contract of `open` the file keeps its
-        // length and bytes while mapped.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::file("map", path))?;
-        if map.is_empty() {
+        let bytes = Self::map(&file).map_err(Error::file("map", path))?;
+        if bytes.is_empty() {
             let problem = "it is empty".into();
             return Err(Error::Malformed { path: path.into(), problem });
         }
+        Ok(bytes)
+    }
+
+    /// Maps an open file for reading, as long as it is now. The same promise as for
+    /// [`Bytes::open`]: until the last clone is dropped, nobody shortens the file or writes to
+    /// what is mapped.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when it cannot be mapped.
+    pub fn map(file: &File) -> io::Result<Self> {
+        // SAFETY: the mapping is only read, and by the contract of this function the file keeps
+        // its length and bytes while mapped.
+        let map = unsafe { Mmap::map(file) }?;
         Ok(Self(Source::Mapped(Arc::new(map))))
     }
 
@@ -73,6 +85,19 @@ impl Bytes {
         // SAFETY: the mapping is only read, and no other handle or name of the file exists.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::file("map a working file in", folder))?;
         Ok(Self(Source::Mapped(Arc::new(map))))
+    }
+
+    /// Lets go of the resident pages of a mapped file; they are read again when next touched.
+    /// Nothing happens where the bytes are no mapping or the system knows no such call.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        if let Source::Mapped(map) = &self.0 {
+            // SAFETY: a shared mapping that is only read has no page that differs from its file,
+            // so pages that are dropped come back with the same bytes.
+            let told = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            // Advice that the system does not take costs memory that it can take back itself.
+            drop(told);
+        }
     }
 
     /// Bytes that are part of the program, such as an embedded model.
@@ -138,6 +163,17 @@ mod tests {
         assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());
         let error = Bytes::spool([[1]], &folder.path().join("missing")).unwrap_err();
         assert!(error.to_string().starts_with("cannot write a working file in "));
+    }
+
+    #[test]
+    fn bytes_come_back_after_their_pages_were_let_go() {
+        let file = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut &file, &[7; 10_000]).unwrap();
+        let bytes = Bytes::map(&file).unwrap();
+        assert_eq!(*bytes, [7; 10_000]);
+        bytes.release();
+        assert_eq!(*bytes, [7; 10_000]);
+        Bytes::from_static(b"abc").release();
     }
 
     #[test]
