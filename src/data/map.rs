@@ -8,6 +8,9 @@ use super::Images;
 use crate::error::Result;
 use crate::storage::Bytes;
 
+/// Images that are changed before they are written.
+pub(super) const TOGETHER: usize = 32;
+
 impl Images {
     /// The same set with each image changed by `change(index, from, to)`, in parallel; `to` is
     /// zero before.
@@ -29,7 +32,6 @@ impl Images {
         folder: &Path,
         change: impl Fn(usize, &[u8], &mut [u8]) + Sync,
     ) -> Result<Self> {
-        const TOGETHER: usize = 32;
         if self.is_empty() {
             return Ok(self.clone());
         }

@@ -40,7 +40,8 @@ pub struct Transfer {
     mean: Vec<[f32; 2]>,
 }
 
-/// Images whose spectra are in memory together.
+/// Bytes of the spectra that are in memory together, and most images of them.
+const TOGETHER_BYTES: usize = 1 << 20;
 const TOGETHER: usize = 32;
 
 /// Rounds in which the noise is raised for what clipping takes away.
@@ -77,6 +78,19 @@ impl Transfer {
             }
         }
         Ok(transfer)
+    }
+
+    /// Most bytes that [`Transfer::estimate`] and [`Transfer::apply`] allocate for images of this
+    /// shape on `threads` threads, beside 16 for each image.
+    #[must_use]
+    pub fn bytes([c, h, w]: [usize; 3], threads: usize) -> usize {
+        let (pixels, all) = (h * w, c * h * w);
+        // Gain and noise; power of failures, of clean images, and what was reached.
+        let found = all * (2 * size_of::<f32>() + 3 * size_of::<f64>());
+        // A plane, its noise, the turned plane and the transform's own.
+        let planes = threads * pixels * (4 * size_of::<Complex32>() + size_of::<f32>());
+        let batch = (together([c, h, w]) * all * size_of::<f32>()).max(super::map::TOGETHER * all);
+        found + planes + 2 * batch
     }
 
     /// The images as the field would show them, in an unnamed file in `folder`; each draws its
@@ -142,7 +156,7 @@ impl Summary {
         let mut moments = vec![[0.0; 2]; c];
         // A few at a time: all spectra together would take more memory than all pixels.
         let all: Vec<usize> = (0..images.len()).collect();
-        for few in all.chunks(TOGETHER) {
+        for few in all.chunks(together(images.shape())) {
             let spectra: Vec<(Vec<f32>, Vec<f32>)> =
                 few.par_iter().map(|&i| spectrum(images.image(i), &fourier)).collect();
             for ((spectrum, means), weight) in spectra.iter().zip(&weights[few[0]..]) {
@@ -156,6 +170,10 @@ impl Summary {
         let mean = moments.into_iter().map(|[m, square]| [m, (square - m * m).max(0.0).sqrt()]).collect();
         Self { power, mean }
     }
+}
+
+fn together([c, h, w]: [usize; 3]) -> usize {
+    (TOGETHER_BYTES / (4 * c * h * w).max(1)).clamp(1, TOGETHER)
 }
 
 /// Power of each channel and frequency, a pixel, and the channels' means.

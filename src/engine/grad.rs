@@ -51,6 +51,29 @@ impl Wanted<'_> {
     pub const INPUT_ONLY: Wanted<'static> = Wanted { trained: &|_| false, input: true, norms: Norms::Fixed };
 }
 
+/// What becomes of the gradients by trained tensors, as they are found.
+pub trait Collect {
+    /// Takes the gradient by the tensor of this name. One tensor may have several, which count
+    /// together.
+    ///
+    /// # Errors
+    ///
+    /// What the collector cannot do.
+    fn collect(&mut self, name: &str, gradient: Tensor) -> Result<()>;
+}
+
+/// Sums of gradients by name.
+impl Collect for Params {
+    fn collect(&mut self, name: &str, gradient: Tensor) -> Result<()> {
+        let sum = match self.remove(name) {
+            Some(sum) => elementwise::add_to(sum.tensor()?, &gradient)?,
+            None => gradient,
+        };
+        self.insert(name, sum);
+        Ok(())
+    }
+}
+
 /// A forward pass and what its backward pass will read.
 #[derive(Debug)]
 pub struct Trace {
@@ -110,7 +133,8 @@ pub fn forward_recomputing(
     let schedule = Schedule::new(graph, input, wanted, recompute)?;
     let of_all = |shape: Vec<usize>| std::iter::once(x.dims()[0]).chain(shape).collect();
     let shapes = graph.shapes(input)?.into_iter().map(of_all).collect();
-    let mut engine = Engine::new(graph, params, wanted, &schedule, &shapes);
+    let mut none = Params::default();
+    let mut engine = Engine::new((graph, params, wanted), &schedule, &shapes, &mut none);
     let mut pass = Pass::new(graph, x.clone());
     let y = pass.forward(graph, &schedule, &mut engine)?;
     let statistics = engine.statistics;
@@ -130,22 +154,22 @@ pub fn backward(
     (trace, dy): (Trace, Tensor),
 ) -> Result<Gradients> {
     let mut gradients = Gradients::default();
-    gradients.input = backward_adding(graph, params, wanted, (trace, dy), &mut gradients.params)?;
+    gradients.input = backward_into(graph, params, wanted, (trace, dy), &mut gradients.params)?;
     Ok(gradients)
 }
 
-/// As [`backward`], but adds the gradients by trained tensors to those in `sums`, and returns
-/// the one by the input.
+/// As [`backward`], but gives the gradients by trained tensors to `collector` and returns the one
+/// by the input.
 ///
 /// # Errors
 ///
 /// As [`backward`].
-pub fn backward_adding(
+pub fn backward_into(
     graph: &Graph,
     params: &Params,
     wanted: Wanted,
     (trace, dy): (Trace, Tensor),
-    sums: &mut Params,
+    collector: &mut dyn Collect,
 ) -> Result<Option<Tensor>> {
     let Trace { y, schedule, mut pass, shapes, .. } = trace;
     if shapes.len() != graph.nodes.len() + 1 || dy.dims() != y.dims() {
@@ -159,10 +183,8 @@ pub fn backward_adding(
         return Err(Error::Graph { node: "backward".into(), problem });
     }
     drop(y);
-    let mut engine = Engine::new(graph, params, wanted, &schedule, &shapes);
-    std::mem::swap(&mut engine.grads, sums);
+    let mut engine = Engine::new((graph, params, wanted), &schedule, &shapes, collector);
     let input = pass.backward(graph, &schedule, &mut engine, dy)?;
-    std::mem::swap(&mut engine.grads, sums);
     Ok(input.filter(|_| wanted.input))
 }
 
@@ -174,19 +196,18 @@ struct Engine<'a> {
     needed: &'a [bool],
     shapes: &'a Vec<Vec<usize>>,
     statistics: Vec<(String, Statistics)>,
-    grads: Params,
+    collector: &'a mut dyn Collect,
 }
 
 impl<'a> Engine<'a> {
     fn new(
-        graph: &'a Graph,
-        params: &'a Params,
-        wanted: Wanted<'a>,
+        (graph, params, wanted): (&'a Graph, &'a Params, Wanted<'a>),
         schedule: &'a Schedule,
         shapes: &'a Vec<Vec<usize>>,
+        collector: &'a mut dyn Collect,
     ) -> Self {
         let needed = &schedule.needed;
-        Self { graph, params, wanted, needed, shapes, statistics: Vec::new(), grads: Params::default() }
+        Self { graph, params, wanted, needed, shapes, statistics: Vec::new(), collector }
     }
 
     fn at(&self, node: usize) -> Context<'a> {
@@ -220,7 +241,7 @@ impl Machine for Engine<'_> {
     ) -> Result<Vec<Option<Tensor>>> {
         let inputs = &self.graph.nodes[node].inputs;
         let shapes: Vec<&[usize]> = inputs.iter().map(|&v| self.shapes[v].as_slice()).collect();
-        self.at(node).backward(&kept, (xs, &shapes), &dy, &mut self.grads)
+        self.at(node).backward(&kept, (xs, &shapes), &dy, self.collector)
     }
 
     fn term_backward(
@@ -229,7 +250,7 @@ impl Machine for Engine<'_> {
         x: Option<&Tensor>,
         dy: Tensor,
     ) -> Result<Option<Tensor>> {
-        self.at(node).term_backward(i, x, &dy, &mut self.grads)
+        self.at(node).term_backward(i, x, &dy, self.collector)
     }
 
     fn add(&mut self, a: Tensor, b: Tensor) -> Result<Tensor> {

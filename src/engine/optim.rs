@@ -4,16 +4,14 @@
 //! it may share its memory with the deployed one, and makes its state. Later steps allocate
 //! no memory for numbers. Elsewhere each step makes new tensors.
 
-mod in_place;
-
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor, TensorId};
 
-use self::in_place::Each;
 use crate::error::{During, Result};
 use crate::graph::Params;
-use crate::kernels::is_slow_path;
+use crate::kernels::in_place::Each;
+use crate::kernels::{is_slow_path, slice};
 use crate::meter::reserve;
 
 /// A rule of change. Rates are given at each step.
@@ -28,6 +26,10 @@ pub enum Rule {
         /// Share of the weight taken away at each step, times the rate.
         decay: f64,
     },
+    /// Gradient descent by the root mean square of each tensor's gradient: `w -= rate g / rms(g)`.
+    /// Steps are as long as Adam's at the same rate, and there is no state. (Ours, after
+    /// normalized gradient descent, Hazan et al. 2015.)
+    Normalized,
     /// Stochastic gradient descent with Nesterov momentum.
     Sgd {
         /// Decay of the velocity; at 0 there is none, and the rule keeps no state.
@@ -47,6 +49,7 @@ impl Rule {
     pub fn states(self) -> usize {
         match self {
             Self::AdamW { .. } => 2,
+            Self::Normalized => 0,
             Self::Sgd { momentum, .. } => usize::from(momentum != 0.0),
         }
     }
@@ -76,6 +79,18 @@ impl Optimizer {
     #[must_use]
     pub fn new(rule: Rule) -> Self {
         Self { rule, steps: 0, first: Params::default(), second: Params::default(), own: BTreeMap::new() }
+    }
+
+    /// As [`Optimizer::new`], but the tensors of `params` are changed where they are from the first
+    /// step on: nothing else may read them.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Tensor`] when candle refuses.
+    pub fn owning(rule: Rule, params: &Params) -> Result<Self> {
+        let resident = params.iter().filter(|(_, weight)| !weight.is_mapped());
+        let own = resident.map(|(name, weight)| Ok((name.clone(), weight.tensor()?.id())));
+        Ok(Self { own: own.collect::<Result<_>>()?, ..Self::new(rule) })
     }
 
     /// Bytes of the state.
@@ -110,20 +125,22 @@ impl Optimizer {
 
     /// Makes sure that the memory of this tensor and of its state is no one else's.
     fn take(&mut self, name: &str, params: &mut Params) -> Result<()> {
-        let w = params.get(name)?;
-        if self.own.get(name) == Some(&w.id()) {
-            return Ok(());
+        let mut w = params.get(name)?;
+        let bytes = w.elem_count() * size_of::<f32>();
+        if self.own.get(name) != Some(&w.id()) {
+            reserve("a copy of what is trained", bytes)?;
+            w = copied(&w)?;
+            self.own.insert(name.into(), w.id());
+            params.insert(name, w.clone());
+            // Whoever set the state may share it too.
+            [&mut self.first, &mut self.second].into_iter().try_for_each(|state| own(state, name))?;
         }
-        let n_states = self.rule.states();
-        reserve("an optimizer's state", (1 + n_states) * w.elem_count() * size_of::<f32>())?;
-        let w = copied(&w)?;
-        for state in [&mut self.first, &mut self.second].into_iter().take(n_states) {
-            let before =
-                state.find(name).map_or_else(|| zeros_like(&w), |before| copied(&before.tensor()?))?;
-            state.insert(name, before);
+        for state in [&mut self.first, &mut self.second].into_iter().take(self.rule.states()) {
+            if state.find(name).is_none() {
+                reserve("an optimizer's state", bytes)?;
+                state.insert(name, zeros_like(&w)?);
+            }
         }
-        self.own.insert(name.into(), w.id());
-        params.insert(name, w);
         Ok(())
     }
 
@@ -132,6 +149,11 @@ impl Optimizer {
             Rule::AdamW { .. } => {
                 let (m, v) = (self.first.get(name)?, self.second.get(name)?);
                 self.adam(rate).in_place(w, g, [&m, &v]).during("stepping Adam")
+            }
+            Rule::Normalized => {
+                let factor = rate / root_mean_square(&slice::<f32>(g)?);
+                w.inplace_op2(g, &Each(|w: &mut f32, [g]: [f32; 1]| *w -= factor as f32 * g))
+                    .during("stepping down a gradient")
             }
             Rule::Sgd { momentum, decay } => {
                 let u = if momentum == 0.0 { None } else { Some(self.first.get(name)?) };
@@ -150,6 +172,11 @@ impl Optimizer {
                 self.first.insert(name, m);
                 self.second.insert(name, v);
                 w
+            }
+            Rule::Normalized => {
+                let squares = || g.to_dtype(DType::F64)?.sqr()?.mean_all()?.to_scalar::<f64>();
+                let rms = squares().during("stepping down a gradient")?.sqrt().max(EPS);
+                (g * (rate / rms)).and_then(|step| w - step).during("stepping down a gradient")?
             }
             Rule::Sgd { momentum, decay } => {
                 let u = if momentum == 0.0 { None } else { Some(state(&self.first)?) };
@@ -170,8 +197,22 @@ impl Optimizer {
     }
 }
 
+fn root_mean_square(g: &[f32]) -> f64 {
+    let squares: f64 = g.iter().map(|&g| f64::from(g) * f64::from(g)).sum();
+    (squares / g.len().max(1) as f64).sqrt().max(EPS)
+}
+
 fn zeros_like(w: &Tensor) -> Result<Tensor> {
     Tensor::zeros(w.shape(), w.dtype(), w.device()).during("making an optimizer's state")
+}
+
+/// Makes the tensor of this name no one else's, if there is one.
+fn own(params: &mut Params, name: &str) -> Result<()> {
+    if let Some(weight) = params.find(name) {
+        let tensor = copied(&weight.tensor()?)?;
+        params.insert(name, tensor);
+    }
+    Ok(())
 }
 
 fn copied(w: &Tensor) -> Result<Tensor> {
@@ -245,8 +286,8 @@ fn sgd_anew(
 mod tests {
     use candle_core::Device;
 
-    use super::in_place::TASK;
     use super::*;
+    use crate::kernels::in_place::TASK;
     use crate::rng::Rng;
 
     const SGD: Rule = Rule::Sgd { momentum: 0.9, decay: 0.01 };
@@ -268,7 +309,7 @@ mod tests {
     /// The state keeps its shape of one tensor a rule asks for; both ways agree to `f32`.
     #[test]
     fn steps_in_place_are_those_that_make_new_tensors() {
-        for (rule, n_states) in [(Rule::ADAM, 2), (SGD, 1), (PLAIN, 0)] {
+        for (rule, n_states) in [(Rule::ADAM, 2), (SGD, 1), (PLAIN, 0), (Rule::Normalized, 0)] {
             for n in [3, 2 * TASK + 5] {
                 let (w, g) = (normal(n, 1), normal(n, 2));
                 let [w64, g64] = [&w, &g].map(|t| t.to_dtype(DType::F64).unwrap());

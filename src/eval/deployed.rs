@@ -114,10 +114,12 @@ impl Runner {
     ///
     /// As [`Runner::run`].
     pub fn classes(&self, images: &Images) -> Result<Vec<usize>> {
-        if images.is_empty() {
-            return Ok(Vec::new());
+        let all: Vec<usize> = (0..images.len()).collect();
+        let mut classes = Vec::with_capacity(all.len());
+        for batch in all.chunks(self.batch) {
+            classes.extend(greatest(&self.run(&images.batch(batch, &self.normalize)?)?)?);
         }
-        greatest(&self.logits(images)?)
+        Ok(classes)
     }
 }
 

@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use super::Site;
 use crate::data::{Images, Normalize};
 use crate::engine::infer::infer;
-use crate::error::{During, Error, Result};
+use crate::error::{Error, Result};
 use crate::eval::deployed::greatest;
 use crate::graph::lower::{Lowered, lower};
 use crate::kernels::cross_entropy;
@@ -18,12 +18,11 @@ use crate::memory::cache::{Cache, Precision};
 pub struct Samples {
     features: Cache,
     /// Class of each image.
-    pub labels: Vec<usize>,
-    /// Class probabilities of the deployed network, `classes` for each image; empty where it was
-    /// not asked.
-    pub teacher: Vec<f32>,
+    labels: Vec<u32>,
+    /// Class probabilities that the deployed network gives each image, where it was asked.
+    teacher: Option<Cache>,
     /// Number of classes.
-    pub classes: usize,
+    classes: usize,
 }
 
 /// Where features are kept.
@@ -43,7 +42,7 @@ impl Samples {
     /// [`crate::Error::File`] when the cache cannot be written, [`crate::Error::Tensor`] when
     /// the device refuses.
     pub fn new(site: &Site, images: &Images, normalize: &Normalize, store: Store) -> Result<Self> {
-        Self::run(site, images, (normalize, store), |_| Ok(Vec::new()))
+        Self::run(site, images, (normalize, store), None)
     }
 
     /// As [`Samples::new`], and asks the deployed network for its opinion.
@@ -52,29 +51,29 @@ impl Samples {
     ///
     /// As [`Samples::new`].
     pub fn taught(site: &Site, images: &Images, normalize: &Normalize, store: Store) -> Result<Self> {
-        let deployed = lower(&site.graph, &site.params)?;
-        Self::run(site, images, (normalize, store), |x| {
-            let p = cross_entropy::softmax(&site.logits(&deployed, x)?)?;
-            p.flatten_all().and_then(|p| p.to_vec1::<f32>()).during("reading logits")
-        })
+        Self::run(site, images, (normalize, store), Some(&lower(&site.graph, &site.params)?))
     }
 
     fn run(
         site: &Site,
         images: &Images,
         (normalize, store): (&Normalize, Store),
-        opinion: impl Fn(&Tensor) -> Result<Vec<f32>>,
+        deployed: Option<&Lowered>,
     ) -> Result<Self> {
         let mut features = Cache::create(store.folder, &site.input, store.precision)?;
-        let mut teacher = Vec::new();
+        let opinions = || Cache::create(store.folder, &[site.classes], Precision::F32);
+        let mut teacher = deployed.map(|_| opinions()).transpose()?;
         let all: Vec<usize> = (0..images.len()).collect();
         for batch in all.chunks(site.levers.infer_batch) {
             let x = infer(&site.prefix.graph, &site.prefix.params, &images.batch(batch, normalize)?)?;
             features.push(&x)?;
-            teacher.extend(opinion(&x)?);
+            if let (Some(teacher), Some(deployed)) = (&mut teacher, deployed) {
+                teacher.push(&cross_entropy::softmax(&site.logits(deployed, &x)?)?)?;
+            }
         }
         features.finish()?;
-        Ok(Self { features, labels: images.targets(), teacher, classes: site.classes })
+        teacher.iter_mut().try_for_each(Cache::finish)?;
+        Ok(Self { features, labels: images.labels().to_vec(), teacher, classes: site.classes })
     }
 
     /// How many images there are.
@@ -107,33 +106,24 @@ impl Samples {
         self.features.read_into(indices, values)
     }
 
-    /// Logits of all images with `part` in the trained place, `[n, classes]`.
-    ///
-    /// # Errors
-    ///
-    /// As [`Samples::batch`].
-    pub fn logits(&self, site: &Site, part: &Lowered) -> Result<Tensor> {
-        let all: Vec<usize> = (0..self.len()).collect();
-        let batches = all.chunks(site.levers.infer_batch).map(|batch| site.logits(part, &self.batch(batch)?));
-        Tensor::cat(&batches.collect::<Result<Vec<_>>>()?, 0).during("joining logits")
-    }
-
     /// The most likely class of each image and its cross entropy, with `part` in place.
     ///
     /// # Errors
     ///
     /// As [`Samples::batch`].
     pub fn evaluate(&self, site: &Site, part: &Lowered) -> Result<Answers> {
-        if self.is_empty() {
-            return Ok(Answers::default());
-        }
-        let logits = self.logits(site, part)?;
+        let mut answers = Answers::default();
         let all: Vec<usize> = (0..self.len()).collect();
-        let mut targets = vec![0.0; self.len() * self.classes];
-        self.targets_into(&all, 0.0, &mut targets)?;
-        let targets = crate::kernels::tensor(targets, &[self.len(), self.classes])?;
-        let (losses, _) = cross_entropy::forward_backward(&logits, &targets, &vec![1.0; self.len()])?;
-        Ok(Answers { classes: greatest(&logits)?, losses })
+        for batch in all.chunks(site.levers.infer_batch) {
+            let logits = site.logits(part, &self.batch(batch)?)?;
+            let mut targets = vec![0.0; batch.len() * self.classes];
+            self.targets_into(batch, 0.0, &mut targets)?;
+            let targets = crate::kernels::tensor(targets, &[batch.len(), self.classes])?;
+            let (losses, _) = cross_entropy::forward_backward(&logits, &targets, &vec![1.0; batch.len()])?;
+            answers.losses.extend(losses);
+            answers.classes.extend(greatest(&logits)?);
+        }
+        Ok(answers)
     }
 
     /// Writes rows of target probabilities, `(label + distill * teacher) / (1 + distill)`, to `rows`.
@@ -142,18 +132,18 @@ impl Samples {
     ///
     /// [`crate::Error::Graph`] when the deployed network was not asked and `distill` is over 0.
     pub fn targets_into(&self, indices: &[usize], distill: f64, rows: &mut [f32]) -> Result<()> {
-        if distill > 0.0 && self.teacher.is_empty() {
-            let problem = "the deployed network was not asked for its opinion".into();
-            return Err(Error::Graph { node: "samples".into(), problem });
-        }
-        let (share, distilled) = ((1.0 / (1.0 + distill)) as f32, (distill / (1.0 + distill)) as f32);
         rows.fill(0.0);
+        let (share, distilled) = ((1.0 / (1.0 + distill)) as f32, (distill / (1.0 + distill)) as f32);
+        if distill > 0.0 {
+            let asked = self.teacher.as_ref().ok_or_else(|| Error::Graph {
+                node: "samples".into(),
+                problem: "the deployed network was not asked for its opinion".into(),
+            })?;
+            asked.read_into(indices, rows)?;
+            rows.iter_mut().for_each(|p| *p *= distilled);
+        }
         for (row, &i) in rows.chunks_exact_mut(self.classes).zip(indices) {
-            if distill > 0.0 {
-                let teacher = &self.teacher[i * self.classes..][..self.classes];
-                row.iter_mut().zip(teacher).for_each(|(p, t)| *p = distilled * t);
-            }
-            row[self.labels[i]] += share;
+            row[self.labels[i] as usize] += share;
         }
         Ok(())
     }

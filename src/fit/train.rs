@@ -6,13 +6,11 @@ use candle_core::Tensor;
 
 use super::{Samples, Site};
 use crate::engine::checkpoint::cut;
-use crate::engine::grad::{
-    Norms, Recompute, Wanted, backward, backward_adding, forward, forward_recomputing,
-};
-use crate::engine::optim::{Optimizer, Rule};
-use crate::error::{Error, Result};
+use crate::engine::grad::{Norms, Recompute, Wanted, backward, backward_into, forward, forward_recomputing};
+use crate::engine::optim::Optimizer;
+use crate::error::{During, Error, Result};
 use crate::graph::op::elements;
-use crate::graph::{Graph, Params};
+use crate::graph::{Graph, Params, Weight};
 use crate::kernels::{cross_entropy, tensor};
 use crate::meter::reserve;
 use crate::rng::Rng;
@@ -83,7 +81,7 @@ pub struct Sets<'a> {
     pub replay: &'a Samples,
 }
 
-/// A part in training.
+/// A part in training. Its trained tensors are its own: training changes them where they are.
 #[derive(Clone, Debug)]
 pub struct Part {
     /// What it computes.
@@ -104,10 +102,20 @@ impl Part {
     /// [`Error::Graph`] when a tensor is missing.
     pub fn new(graph: Graph, params: Params, site: &Site) -> Result<Self> {
         let named = graph.params(&site.input)?;
-        let trained = named.into_iter().filter(|p| p.param.trainable).map(|p| p.name).collect();
+        let trained: BTreeSet<String> =
+            named.into_iter().filter(|p| p.param.trainable).map(|p| p.name).collect();
         let wanted = Wanted { trained: &|_| true, input: false, norms: Norms::Fixed };
         let recompute = cut(&graph, &site.input, wanted, site.levers.depth)?;
-        Ok(Self { params: params.of(&graph, &site.input)?, graph, trained, recompute })
+        let own = |(name, weight): (&String, &Weight)| {
+            let shared = site.params.find(name).is_some_and(|deployed| deployed.is_same(weight));
+            let tensor = weight.tensor()?;
+            if shared && !weight.is_mapped() && trained.contains(name) {
+                return Ok((name.clone(), tensor.force_contiguous().during("copying what is trained")?));
+            }
+            Ok((name.clone(), tensor))
+        };
+        let params = params.of(&graph, &site.input)?.iter().map(own).collect::<Result<Params>>()?;
+        Ok(Self { graph, params, trained, recompute })
     }
 
     /// Loss and gradients of a batch, a micro-batch at a time.
@@ -136,7 +144,7 @@ impl Part {
         let dy = back
             .input
             .ok_or_else(|| Error::Graph { node: "suffix".into(), problem: "gave no gradient".into() })?;
-        backward_adding(&self.graph, &self.params, wanted, (own, dy), sums)?;
+        backward_into(&self.graph, &self.params, wanted, (own, dy), sums)?;
         Ok(loss)
     }
 }
@@ -252,7 +260,7 @@ pub fn fit(
     (config, rng): (&Config, &mut Rng),
     progress: &mut dyn FnMut(usize, f64),
 ) -> Result<()> {
-    let mut optimizer = Optimizer::new(Rule::ADAM);
+    let mut optimizer = Optimizer::owning(site.levers.rule(), &part.params)?;
     let mut sampler = Sampler::new();
     for step in 0..config.steps {
         let draws = sampler.draw(sets, config.batch, rng);

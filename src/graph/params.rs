@@ -49,18 +49,9 @@ impl Params {
         self.0.extend(other.iter().map(|(name, weight)| (name.clone(), weight.clone())));
     }
 
-    /// Adds `tensor` to the one of this name, or inserts it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Tensor`] when the shapes differ.
-    pub fn accumulate(&mut self, name: &str, tensor: Tensor) -> Result<()> {
-        let sum = match self.find(name) {
-            Some(before) => (before.tensor()? + tensor).during("summing gradients")?,
-            None => tensor,
-        };
-        self.insert(name, sum);
-        Ok(())
+    /// Takes the weight of this name out.
+    pub fn remove(&mut self, name: &str) -> Option<Weight> {
+        self.0.remove(name)
     }
 
     /// Names and weights in the order of the names.

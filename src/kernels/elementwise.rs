@@ -4,8 +4,9 @@
 //! repeated over the pixels. The gradient of a repeated value is the sum over its pixels:
 //! for `y = a + b`, `da = reduce_to(dy, a)`; for `y = a b`, `da = reduce_to(dy b, a)`.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
+use super::in_place::Each;
 use super::planes::{build, each, mismatch, plane, sum, wide, zip};
 use super::{Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
@@ -17,6 +18,16 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         return full.broadcast_add(other).during("adding");
     }
     by_dtype!(full, T => combine::<T>("adding", full, other, |full, other| full + other))
+}
+
+/// `sum + x`, both of one shape: in the memory of `sum` where that is `f32` on the CPU, which
+/// no one else may read any more.
+pub fn add_to(sum: Tensor, x: &Tensor) -> Result<Tensor> {
+    if is_slow_path(&sum) || sum.dtype() != DType::F32 {
+        return (sum + x).during("adding");
+    }
+    sum.inplace_op2(x, &Each(|sum: &mut f32, [x]: [f32; 1]| *sum += x)).during("adding")?;
+    Ok(sum)
 }
 
 /// `a * b`, element by element, of the shape of the larger.

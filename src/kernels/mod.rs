@@ -27,6 +27,7 @@ pub mod pool;
 #[cfg(test)]
 mod check;
 mod exp;
+pub(crate) mod in_place;
 // Pointers and vector instructions: the one unsafe part of the kernels.
 #[allow(unsafe_code)]
 pub(crate) mod matmul;

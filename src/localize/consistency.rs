@@ -9,14 +9,17 @@
 //!
 //! A healthy network has values near 0; a block whose weights rotted does not. (Ours.)
 
+use std::collections::BTreeMap;
+
 use candle_core::Tensor;
 
 use crate::data::Images;
 use crate::engine::infer::observe;
 use crate::error::{During, Result};
 use crate::eval::Deployed;
+use crate::graph::Part;
 use crate::graph::op::Op;
-use crate::kernels::batch_norm;
+use crate::kernels::batch_norm::{self, Statistics};
 
 /// Images that are looked at: enough for 16 x 16 pixels of statistics even after pooling.
 const IMAGES: usize = 256;
@@ -29,35 +32,62 @@ const IMAGES: usize = 256;
 /// [`crate::Error::Tensor`] when the device refuses.
 pub fn mismatch(deployed: &Deployed, clean: &Images) -> Result<Vec<f64>> {
     let network = &deployed.network;
-    let indices: Vec<usize> = (0..clean.len().min(IMAGES)).collect();
-    let mut x = clean.batch(&indices, &deployed.normalize()?)?;
-    let mut of_blocks = Vec::new();
-    for (p, part) in network.parts.iter().enumerate() {
-        let mut worst = 0f64;
-        let norms: Vec<_> =
-            part.graph.nodes.iter().filter(|n| matches!(n.op, Op::BatchNorm { .. })).collect();
-        let entry = x.clone();
-        x = observe(&part.graph, &deployed.params, &entry, |value, y| {
+    let whole = network.joined(0..network.parts.len());
+    let normalize = deployed.normalize()?;
+    let norms: Vec<_> = whole.nodes.iter().filter(|n| matches!(n.op, Op::BatchNorm { .. })).collect();
+    let mut found: BTreeMap<&str, Vec<Moments>> = BTreeMap::new();
+    let all: Vec<usize> = (0..clean.len().min(IMAGES)).collect();
+    for batch in all.chunks(deployed.levers.infer_batch) {
+        observe(&whole, &deployed.params, &clean.batch(batch, &normalize)?, |value, y| {
             for norm in norms.iter().filter(|norm| norm.inputs[0] == value) {
-                let stored = ["running_mean", "running_var"].map(|s| deployed.params.get(&norm.param(s)));
-                let [mean, var] = stored;
-                worst = worst.max(divergence(y, &mean?, &var?)?);
+                let of = channels(&batch_norm::statistics(y)?)?;
+                let sums = found.entry(&norm.name).or_insert_with(|| vec![Moments::default(); of.len()]);
+                sums.iter_mut().zip(of).for_each(|(sum, of)| sum.add(of, batch.len()));
             }
             Ok(())
         })?;
-        if p > 0 && p + 1 < network.parts.len() {
-            of_blocks.push(worst);
-        }
     }
-    Ok(of_blocks)
+    let divergence = |norm: &str| -> Result<f64> {
+        let stored = |suffix| deployed.params.get(&format!("{norm}.{suffix}"));
+        let stored = Statistics { mean: stored("running_mean")?, var: stored("running_var")? };
+        let now = found.get(norm).into_iter().flatten().map(Moments::normal);
+        let of: Vec<f64> = now.zip(channels(&stored)?).map(|(now, stored)| of_channel(now, stored)).collect();
+        Ok(of.iter().sum::<f64>() / of.len().max(1) as f64)
+    };
+    let worst = |part: &Part| {
+        let norms = part.graph.nodes.iter().filter(|n| matches!(n.op, Op::BatchNorm { .. }));
+        norms.map(|norm| divergence(&norm.name)).try_fold(0.0, |worst: f64, now| Ok(worst.max(now?)))
+    };
+    network.blocks().map(worst).collect()
 }
 
-fn divergence(y: &Tensor, mean: &Tensor, var: &Tensor) -> Result<f64> {
-    let actual = batch_norm::statistics(y)?;
+/// Mean and variance of each channel.
+fn channels(of: &Statistics) -> Result<Vec<[f64; 2]>> {
     let read = |t: &Tensor| t.to_vec1::<f32>().during("reading statistics");
-    let (m, v, m0, v0) = (read(&actual.mean)?, read(&actual.var)?, read(mean)?, read(var)?);
-    let of = |c: usize| of_channel([m[c], v[c]].map(f64::from), [m0[c], v0[c]].map(f64::from));
-    Ok((0..m.len()).map(of).sum::<f64>() / m.len().max(1) as f64)
+    Ok(read(&of.mean)?.into_iter().zip(read(&of.var)?).map(|(m, v)| [m, v].map(f64::from)).collect())
+}
+
+/// Sums over images of a channel's mean and mean square.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moments {
+    n: f64,
+    mean: f64,
+    square: f64,
+}
+
+impl Moments {
+    fn add(&mut self, [mean, var]: [f64; 2], images: usize) {
+        let n = images as f64;
+        self.n += n;
+        self.mean += n * mean;
+        self.square += n * (var + mean * mean);
+    }
+
+    /// Mean and variance.
+    fn normal(&self) -> [f64; 2] {
+        let [mean, square] = [self.mean, self.square].map(|sum| sum / self.n);
+        [mean, (square - mean * mean).max(0.0)]
+    }
 }
 
 fn of_channel([m, v]: [f64; 2], [m0, v0]: [f64; 2]) -> f64 {

@@ -4,26 +4,39 @@
 //! where `w_n` are the weights that produce neuron `n`. The paper's own formula is not public;
 //! this one is ours.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::neurons::Layer;
+use super::rows::Rows;
 use crate::data::Images;
-use crate::engine::grad::{Norms, Wanted, backward, forward};
-use crate::error::{During, Result};
+use crate::engine::grad::{Collect, Norms, Wanted, backward_into, forward};
+use crate::error::Result;
 use crate::eval::Deployed;
 use crate::graph::Graph;
-use crate::kernels::cross_entropy;
+use crate::kernels::{cross_entropy, slice};
 
-/// `|dL/dw_n| / sqrt(len w_n)` of every neuron on every image, `images x neurons` by rows.
+/// `|dL/dw_n| / sqrt(len w_n)` of every neuron on every image.
 ///
 /// # Errors
 ///
-/// [`crate::Error::Tensor`] when the device refuses.
-pub fn norms(deployed: &Deployed, layers: &[Layer], images: &Images) -> Result<Vec<Vec<f32>>> {
+/// [`crate::Error::File`] when `folder` cannot be written, [`crate::Error::Tensor`] when the
+/// device refuses.
+pub fn norms(deployed: &Deployed, layers: &[Layer], images: &Images, folder: &Path) -> Result<Rows> {
     let whole = deployed.network.joined(0..deployed.network.parts.len());
-    // Images are independent, and one image is too little work for several threads.
-    (0..images.len()).into_par_iter().map(|i| of_image(deployed, (&whole, layers), images, i)).collect()
+    let all: Vec<usize> = (0..images.len()).collect();
+    let of = |&i: &usize| of_image(deployed, (&whole, layers), images, i);
+    Rows::collect(folder, layers.iter().map(|layer| layer.n).sum(), |push| {
+        // Images are independent, and one image is too little work for several threads.
+        for together in all.chunks(deployed.levers.infer_batch) {
+            let rows = together.par_iter().map(of).collect::<Result<Vec<_>>>()?;
+            rows.into_iter().try_for_each(&mut *push)?;
+        }
+        Ok(())
+    })
 }
 
 fn of_image(
@@ -40,32 +53,35 @@ fn of_image(
     target[images.label(i) as usize] = 1.0;
     let target = crate::kernels::tensor(target, &[1, deployed.network.classes])?;
     let (_, dlogits) = cross_entropy::forward_backward(&trace.y, &target, &[1.0])?;
-    let grads = backward(whole, &deployed.params, wanted, (trace, dlogits))?;
-    let mut row = Vec::new();
-    for layer in layers {
-        row.extend(rows_norm(&grads.params.get(&layer.weight)?)?);
+    let mut pulls = Pulls(BTreeMap::new());
+    backward_into(whole, &deployed.params, wanted, (trace, dlogits), &mut pulls)?;
+    Ok(layers.iter().flat_map(|layer| pulls.0.remove(&layer.weight).unwrap_or_default()).collect())
+}
+
+/// The norms by name of the weight: a gradient itself lives no longer than it takes to read it.
+struct Pulls(BTreeMap<String, Vec<f32>>);
+
+impl Collect for Pulls {
+    fn collect(&mut self, name: &str, gradient: Tensor) -> Result<()> {
+        self.0.insert(name.into(), rows_norm(&gradient)?);
+        Ok(())
     }
-    Ok(row)
 }
 
 fn rows_norm(dw: &Tensor) -> Result<Vec<f32>> {
-    let rows = dw.flatten_from(1).and_then(|dw| dw.to_vec2::<f32>()).during("reading a gradient")?;
-    let norm = |row: &Vec<f32>| (row.iter().map(|g| g * g).sum::<f32>() / row.len().max(1) as f32).sqrt();
-    Ok(rows.iter().map(norm).collect())
+    let row_len = dw.elem_count() / dw.dims()[0].max(1);
+    let dw = slice::<f32>(dw)?;
+    let norm = |row: &[f32]| (row.iter().map(|g| g * g).sum::<f32>() / row.len().max(1) as f32).sqrt();
+    Ok(dw.chunks_exact(row_len.max(1)).map(norm).collect())
 }
 
-/// `g(n)` for the rows `failing` of failures and all rows of passes.
-#[must_use]
-pub fn excess(failures: &[Vec<f32>], passes: &[Vec<f32>], failing: &[usize]) -> Vec<f64> {
-    let n = failures.first().map_or(0, Vec::len);
-    let mean = |rows: &mut dyn Iterator<Item = &Vec<f32>>, j: usize, len: usize| {
-        rows.map(|row| f64::from(row[j])).sum::<f64>() / len.max(1) as f64
-    };
-    let of = |j: usize| {
-        let failing_mean = mean(&mut failing.iter().map(|&i| &failures[i]), j, failing.len());
-        (failing_mean - mean(&mut passes.iter(), j, passes.len())).max(0.0)
-    };
-    (0..n).map(of).collect()
+/// How much more the failures `failing` pull at each neuron than passes do on the mean, `passes`.
+///
+/// # Errors
+///
+/// As [`Rows::each`].
+pub fn excess(failures: &Rows, passes: &[f64], failing: &[usize]) -> Result<Vec<f64>> {
+    Ok(failures.mean(failing)?.iter().zip(passes).map(|(failing, pass)| (failing - pass).max(0.0)).collect())
 }
 
 #[cfg(test)]
@@ -74,9 +90,11 @@ mod tests {
 
     #[test]
     fn what_passes_pull_at_too_does_not_count() {
-        let failures = vec![vec![4.0, 1.0], vec![2.0, 1.0]];
-        let passes = vec![vec![1.0, 5.0]];
-        assert_eq!(excess(&failures, &passes, &[0, 1]), [2.0, 0.0]);
-        assert_eq!(excess(&failures, &passes, &[0]), [3.0, 0.0]);
+        let fill = |push: &mut dyn FnMut(Vec<f32>) -> Result<()>| {
+            [[4.0, 1.0], [2.0, 1.0]].iter().try_for_each(|row| push(row.to_vec()))
+        };
+        let failures = Rows::collect(&std::env::temp_dir(), 2, fill).unwrap();
+        assert_eq!(excess(&failures, &[1.0, 5.0], &[0, 1]).unwrap(), [2.0, 0.0]);
+        assert_eq!(excess(&failures, &[1.0, 5.0], &[0]).unwrap(), [3.0, 0.0]);
     }
 }

@@ -12,6 +12,7 @@ pub mod gradient;
 pub mod neurons;
 pub mod race;
 pub mod rank;
+pub mod rows;
 pub mod spectrum;
 
 pub use rank::{Config, Ranking, localize};

@@ -1,8 +1,12 @@
 //! The ranking of blocks: spectrum and gradient propose and explain, the race decides.
 
+use std::path::Path;
+
 use serde::Serialize;
 
+use super::neurons::Activity;
 use super::race::{Field, Trial, confidence, race};
+use super::rows::Rows;
 use super::spectrum::Formula;
 use super::{consistency, gradient, neurons};
 use crate::error::Result;
@@ -107,8 +111,7 @@ pub fn localize(
     progress: &mut dyn FnMut(&str, usize),
 ) -> Result<Ranking> {
     progress("spectrum and gradients", 0);
-    let evidence = Evidence::gather(deployed, field, config)?;
-    let mut blocks = evidence.blocks(deployed, config);
+    let mut blocks = Evidence::gather(deployed, field, (config, store.folder))?.blocks(deployed, config)?;
     for (block, mismatch) in blocks.iter_mut().zip(consistency::mismatch(deployed, field.replay)?) {
         block.mismatch = mismatch;
     }
@@ -177,13 +180,14 @@ fn candidates(blocks: &[Ranked], n: usize) -> Vec<usize> {
 /// What neurons did on failures and passes.
 struct Evidence {
     layers: Vec<neurons::Layer>,
-    /// Activations and gradients on failures, on passes.
-    active: [Vec<Vec<f32>>; 2],
-    pulled: [Vec<Vec<f32>>; 2],
+    active: Activity,
+    /// Norms of gradients on failures, and their mean on passes.
+    pulled: Rows,
+    pulled_by_passes: Vec<f64>,
 }
 
 impl Evidence {
-    fn gather(deployed: &Deployed, field: Field, config: &Config) -> Result<Self> {
+    fn gather(deployed: &Deployed, field: Field, (config, folder): (&Config, &Path)) -> Result<Self> {
         let whole = deployed.network.joined(0..deployed.network.parts.len());
         let layers = neurons::layers(deployed, &whole);
         let n = field.failures.len();
@@ -191,27 +195,28 @@ impl Evidence {
         order.truncate(10 * n);
         let passes = field.replay.subset(&order);
         let few: Vec<usize> = (0..passes.len().min(n)).collect();
-        let active = |images| neurons::activations(deployed, &layers, images);
-        let pulled = |images| gradient::norms(deployed, &layers, images);
+        let active = |images| neurons::activations(deployed, &layers, images, folder);
+        let pulled = |images| gradient::norms(deployed, &layers, images, folder);
         Ok(Self {
-            active: [active(field.failures)?, active(&passes)?],
-            pulled: [pulled(field.failures)?, pulled(&passes.subset(&few))?],
+            active: Activity::new(&active(field.failures)?, &active(&passes)?)?,
+            pulled: pulled(field.failures)?,
+            pulled_by_passes: pulled(&passes.subset(&few))?.mean(&few)?,
             layers,
         })
     }
 
     /// The blocks with their scores, and as confidence the share of resampled failure sets in
     /// which a block's score is the highest.
-    fn blocks(&self, deployed: &Deployed, config: &Config) -> Vec<Ranked> {
-        let n = self.active[0].len();
+    fn blocks(&self, deployed: &Deployed, config: &Config) -> Result<Vec<Ranked>> {
+        let n = self.active.n_failures();
         let names: Vec<String> = deployed.network.blocks().map(|part| part.name.clone()).collect();
         let all: Vec<usize> = (0..n).collect();
-        let mut blocks: Vec<Ranked> = self.scores(names.len(), config, &all);
+        let mut blocks: Vec<Ranked> = self.scores(names.len(), config, &all)?;
         let mut wins = vec![0usize; names.len()];
         for resampling in 0..config.resamplings {
             let mut rng = Rng::stream(config.seed, resampling as u64);
             let drawn: Vec<usize> = (0..n).map(|_| rng.below(n)).collect();
-            let scores = self.scores(names.len(), config, &drawn);
+            let scores = self.scores(names.len(), config, &drawn)?;
             let first = (0..names.len()).rev().max_by(|&a, &b| scores[a].score.total_cmp(&scores[b].score));
             first.into_iter().for_each(|i| wins[i] += 1);
         }
@@ -219,13 +224,13 @@ impl Evidence {
             block.block = name;
             block.confidence = wins as f64 / config.resamplings.max(1) as f64;
         }
-        blocks
+        Ok(blocks)
     }
 
-    fn scores(&self, n_blocks: usize, config: &Config, failing: &[usize]) -> Vec<Ranked> {
-        let counts = neurons::counts(&self.active[0], &self.active[1], failing);
+    fn scores(&self, n_blocks: usize, config: &Config, failing: &[usize]) -> Result<Vec<Ranked>> {
+        let counts = self.active.counts(failing);
         let spectrum = ranks(&counts.iter().map(|&c| config.formula.score(c)).collect::<Vec<_>>());
-        let gradient = ranks(&gradient::excess(&self.pulled[0], &self.pulled[1], failing));
+        let gradient = ranks(&gradient::excess(&self.pulled, &self.pulled_by_passes, failing)?);
         let mut of_blocks = vec![Vec::new(); n_blocks];
         let owners = self.layers.iter().flat_map(|layer| std::iter::repeat_n(layer.block, layer.n));
         for (j, block) in owners.enumerate() {
@@ -241,7 +246,7 @@ impl Evidence {
                 ..Ranked::default()
             }
         };
-        of_blocks.iter().map(scored).collect()
+        Ok(of_blocks.iter().map(scored).collect())
     }
 }
 

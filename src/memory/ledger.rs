@@ -182,14 +182,8 @@ impl Tally<'_> {
             let pass = self.scratch(node, Pass::Dw)?;
             let new = self.ledger.enter(Use::Gradients, 4 * elements(&param.shape));
             drop(pass);
-            // A sum is a third tensor until the two that it is made of are let go.
-            if let Some(before) = self.grads.remove(&name) {
-                let sum = self.ledger.enter(Use::Gradients, new.bytes);
-                drop((before, new));
-                self.grads.insert(name, sum);
-            } else {
-                self.grads.insert(name, new);
-            }
+            // What is there already takes the new one up in place.
+            self.grads.entry(name).or_insert(new);
         }
         Ok(())
     }

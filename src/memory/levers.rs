@@ -3,11 +3,13 @@
 use serde::Serialize;
 
 use crate::engine::checkpoint::Depth;
+use crate::engine::optim::Rule;
 
 /// Settings that change what a run holds at once.
 ///
-/// `depth` changes no bit of the result. Another `micro_batch` sums gradients in another order,
-/// and `grouped` changes what is searched.
+/// `depth` and `mapped` change no bit of the result. Another `micro_batch` sums gradients in
+/// another order, `infer_batch` below 64 estimates batch-norm statistics from smaller batches,
+/// `grouped` changes what is searched, and `stateless` how it is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Levers {
     /// Images whose gradients are taken at once, 1 at least.
@@ -18,12 +20,28 @@ pub struct Levers {
     pub infer_batch: usize,
     /// Whether alternatives of a search have few weights: they see channels in groups.
     pub grouped: bool,
+    /// Whether frozen weights stay in the model file and are widened at each use.
+    pub mapped: bool,
+    /// Whether the optimizer keeps no state.
+    pub stateless: bool,
 }
 
 impl Levers {
     /// As fast as it goes: nothing is traded.
-    pub const FASTEST: Self =
-        Self { micro_batch: usize::MAX, depth: Depth::Nothing, infer_batch: 64, grouped: false };
+    pub const FASTEST: Self = Self {
+        micro_batch: usize::MAX,
+        depth: Depth::Nothing,
+        infer_batch: 64,
+        grouped: false,
+        mapped: false,
+        stateless: false,
+    };
+
+    /// The optimizer's rule for the weights of a part.
+    #[must_use]
+    pub fn rule(&self) -> Rule {
+        if self.stateless { Rule::Normalized } else { Rule::ADAM }
+    }
 }
 
 impl Default for Levers {

@@ -7,7 +7,7 @@
 use candle_core::Tensor;
 
 use crate::data::Images;
-use crate::engine::grad::{Norms, Wanted, forward};
+use crate::engine::grad::{Collect, Norms, Wanted, forward};
 use crate::error::{During, Result};
 use crate::eval::Deployed;
 use crate::graph::Params;
@@ -29,15 +29,16 @@ pub fn re_estimate(deployed: &Deployed, failures: &Images, replay: &Images, seed
     order.truncate(failures.len().max(BATCH));
     let all: Vec<usize> = (0..failures.len()).collect();
     let mut sums = Params::default();
+    let batch = BATCH.min(deployed.levers.infer_batch);
     // Each batch holds both kinds: its statistics are those of the mixture.
-    let n_batches = (all.len() + order.len()).div_ceil(BATCH).max(1);
+    let n_batches = (all.len() + order.len()).div_ceil(batch).max(1);
     for b in 0..n_batches {
         let part = |of: &[usize]| of.iter().copied().skip(b).step_by(n_batches).collect::<Vec<_>>();
         let xs = [failures.batch(&part(&all), &normalize)?, replay.batch(&part(&order), &normalize)?];
         let x = Tensor::cat(&xs, 0).during("joining a batch")?;
         for (norm, found) in forward(&whole, &deployed.params, &x, wanted)?.statistics {
-            sums.accumulate(&format!("{norm}.running_mean"), found.mean)?;
-            sums.accumulate(&format!("{norm}.running_var"), found.var)?;
+            sums.collect(&format!("{norm}.running_mean"), found.mean)?;
+            sums.collect(&format!("{norm}.running_var"), found.var)?;
         }
     }
     let mut params = deployed.params.clone();

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use super::candidate::CleanStatistics;
 use super::discretize::{Choice, discretize};
-use super::space::{Space, relax};
+use super::space::{Position, Space, relax};
 use crate::engine::optim::{Optimizer, Rule};
 use crate::error::{Error, Result};
 use crate::fit::train::{Sampler, rate_factor};
@@ -93,12 +93,13 @@ pub fn search(
     rng: &mut Rng,
     progress: &mut dyn FnMut(usize, f64),
 ) -> Result<(Part, Vec<Choice>)> {
-    let space = relax(site, data.clean, rng)?;
-    let mut part = Part::new(space.graph.clone(), space.params.clone(), site)?;
-    let alphas: BTreeSet<String> = space.positions.iter().map(|p| format!("{}.alpha", p.mix)).collect();
+    let Space { graph, params, positions } = relax(site, data.clean, rng)?;
+    let mut part = Part::new(graph, params, site)?;
+    let alphas: BTreeSet<String> = positions.iter().map(|p| format!("{}.alpha", p.mix)).collect();
     let all = part.trained.clone();
     let only_weights: BTreeSet<String> = all.difference(&alphas).cloned().collect();
-    let (mut by_weight, mut by_choice) = (Optimizer::new(Rule::ADAM), Optimizer::new(Rule::ADAM));
+    let (mut by_weight, mut by_choice) =
+        (Optimizer::owning(site.levers.rule(), &part.params)?, Optimizer::new(Rule::ADAM));
     let (mut training, mut validation) = (Sampler::new(), Sampler::new());
     let mut stop = Stop { config, order: Vec::new(), unchanged: 0, best: f64::INFINITY, rises: 0 };
     for step in 0..config.steps {
@@ -120,13 +121,14 @@ pub fn search(
             let draws = validation.draw(data.validation, weights.batch, rng);
             let (loss, grads) = part.gradients(site, &draws, weights.distill)?;
             by_choice.step(&mut part.params, &grads, |_| config.choice_rate)?;
-            if stop.check(step, &space, &part, loss)? {
+            if stop.check(step, &positions, &part, loss)? {
                 break;
             }
         }
     }
     part.trained = all;
-    discretize(site, &space, part, data.validation, config.max_growth)
+    drop((by_weight, by_choice));
+    discretize(site, &positions, part, data.validation, config.max_growth)
 }
 
 /// The early ends of a search.
@@ -140,12 +142,12 @@ struct Stop<'a> {
 }
 
 impl Stop<'_> {
-    fn check(&mut self, step: usize, space: &Space, part: &Part, loss: f64) -> Result<bool> {
+    fn check(&mut self, step: usize, positions: &[Position], part: &Part, loss: f64) -> Result<bool> {
         // Orders are noise while the gates are still shut.
         if step < self.config.steps / 2 {
             return Ok(false);
         }
-        let orders = space.positions.iter().map(|p| order(part, &p.mix)).collect::<Result<Vec<_>>>()?;
+        let orders = positions.iter().map(|p| order(part, &p.mix)).collect::<Result<Vec<_>>>()?;
         self.unchanged = if orders == self.order { self.unchanged + 1 } else { 0 };
         self.order = orders;
         self.rises = if loss > self.best * 1.1 { self.rises + 1 } else { 0 };

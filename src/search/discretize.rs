@@ -9,7 +9,7 @@
 use serde::Serialize;
 
 use super::bilevel::probabilities;
-use super::space::{Alternative, Position, Space};
+use super::space::{Alternative, Position};
 use crate::error::{During, Result};
 use crate::fit::{Part, Sets, Site};
 use crate::graph::lower::lower;
@@ -37,7 +37,7 @@ pub struct Choice {
 /// device refuses.
 pub fn discretize(
     site: &Site,
-    space: &Space,
+    positions: &[Position],
     part: Part,
     validation: Sets,
     max_growth: f64,
@@ -45,7 +45,7 @@ pub fn discretize(
     let loss = |part: &Part| HeldBack::measure(site, part, validation).map(HeldBack::loss);
     let whole = loss(&part)?;
     let mut choices = Vec::new();
-    for position in &space.positions {
+    for position in positions {
         let weights = probabilities(&part, &position.mix)?;
         let mut worth = Vec::new();
         for alternative in &position.alternatives {
@@ -57,7 +57,7 @@ pub fn discretize(
     let old = site.graph.cost(&site.input)?;
     let limit = |n: u64| (n as f64 * max_growth).ceil() as u64;
     loop {
-        let chosen = rewrite(site, space, &part, &choices)?;
+        let chosen = rewrite(site, positions, &part, &choices)?;
         let new = chosen.graph.cost(&site.input)?;
         if new.params <= limit(old.params) && new.macs <= limit(old.macs) {
             return Ok((chosen, choices));
@@ -130,7 +130,7 @@ fn closed(params: &Params, alternative: &Alternative) -> Result<Params> {
 }
 
 /// The part with each mixture replaced by what was chosen.
-fn rewrite(site: &Site, space: &Space, part: &Part, choices: &[Choice]) -> Result<Part> {
+fn rewrite(site: &Site, positions: &[Position], part: &Part, choices: &[Choice]) -> Result<Part> {
     let mut params = part.params.clone();
     let mut graph = Graph::default();
     let mut of: Vec<Value> = vec![0];
@@ -140,7 +140,7 @@ fn rewrite(site: &Site, space: &Space, part: &Part, choices: &[Choice]) -> Resul
             of.push(graph.push(node.name.clone(), node.op.clone(), &inputs));
             continue;
         }
-        let chosen = space.positions.iter().zip(choices).find(|(position, _)| position.mix == node.name);
+        let chosen = positions.iter().zip(choices).find(|(position, _)| position.mix == node.name);
         let kept = chosen.and_then(|(position, choice)| index(position, choice));
         if let Some((i, alternative)) = kept {
             let share = probabilities(part, &node.name)?[i + 1];

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{Norms, Wanted};
+use super::{Collect, Norms, Wanted};
 use crate::engine::infer::{affine, apply, stored};
 use crate::error::{During, Error, Result};
 use crate::graph::op::{Conv2d, Op};
@@ -98,41 +98,41 @@ impl Context<'_> {
         }
     }
 
-    /// Gradients by the inputs, in order; those by the parameters are added to `grads`.
+    /// Gradients by the inputs, in order; those by the parameters are given to `collector`.
     pub(super) fn backward(
         &self,
         kept: &Kept,
         (xs, shapes): (&Inputs, &[&[usize]]),
         dy: &Tensor,
-        grads: &mut Params,
+        collector: &mut dyn Collect,
     ) -> Result<Vec<Option<Tensor>>> {
         let one = |dx: Result<Tensor>| dx.map(|dx| vec![Some(dx)]);
         match &self.node.op {
             Op::Activation { kind } => one(activation::dx(*kind, dy, self.activation(kept)?)),
             Op::Add => (0..2).map(|i| self.wanted_dx(i, || elementwise::reduce_to(dy, shapes[i]))).collect(),
             Op::AvgPool(window) => one(pool::avg_dx(window, dy, shapes[0])),
-            Op::BatchNorm { eps } => self.batch_norm((kept, xs), dy, *eps, grads),
+            Op::BatchNorm { eps } => self.batch_norm((kept, xs), dy, *eps, collector),
             Op::Concat => {
                 let channels: Vec<usize> = shapes.iter().map(|shape| shape[1]).collect();
                 Ok(concat::dx(dy, &channels)?.into_iter().map(Some).collect())
             }
-            Op::Conv2d(conv) => self.conv2d(conv, (kept, xs), (dy, shapes[0]), grads),
+            Op::Conv2d(conv) => self.conv2d(conv, (kept, xs), (dy, shapes[0]), collector),
             Op::Flatten => one(dy.reshape(shapes[0]).during("unflattening")),
-            Op::Gate => self.gate(xs, dy, grads),
+            Op::Gate => self.gate(xs, dy, collector),
             Op::GlobalAvgPool => one(global_pool::avg_dx(dy, [shapes[0][2], shapes[0][3]])),
             Op::GlobalStdPool { eps } => one(global_pool::std_dx(dy, self.input(xs, 0)?, *eps)),
             Op::Identity => Ok(vec![Some(dy.clone())]),
             Op::InstanceNorm { eps } => {
                 let x = self.input(xs, 0)?;
                 let (dx, dweight, dbias) = instance_norm::backward(dy, x, &self.tensor("weight")?, *eps)?;
-                self.train("weight", grads, || Ok(dweight))?;
-                self.train("bias", grads, || Ok(dbias))?;
+                self.train("weight", collector, || Ok(dweight))?;
+                self.train("bias", collector, || Ok(dbias))?;
                 Ok(vec![self.needs(0).then_some(dx)])
             }
             Op::Linear { bias, .. } => {
-                self.train("weight", grads, || linear::dw(dy, self.input(xs, 0)?))?;
+                self.train("weight", collector, || linear::dw(dy, self.input(xs, 0)?))?;
                 if *bias {
-                    self.train("bias", grads, || linear::dbias(dy))?;
+                    self.train("bias", collector, || linear::dbias(dy))?;
                 }
                 Ok(vec![self.wanted_dx(0, || linear::dx(dy, &self.tensor("weight")?))?])
             }
@@ -140,7 +140,7 @@ impl Context<'_> {
                 let argmax = kept.argmax.as_ref().ok_or_else(|| self.lost())?;
                 one(pool::max_dx(dy, argmax, shapes[0]))
             }
-            Op::Mix => self.mix(xs, dy, grads),
+            Op::Mix => self.mix(xs, dy, collector),
             Op::Mul => (0..2).map(|i| self.wanted_dx(i, || self.mul(i, xs, (dy, shapes[i])))).collect(),
             Op::Zero { .. } => Ok(vec![None]),
         }
@@ -155,7 +155,7 @@ impl Context<'_> {
         (kept, xs): (&Kept, &Inputs),
         dy: &Tensor,
         eps: f64,
-        grads: &mut Params,
+        collector: &mut dyn Collect,
     ) -> Result<Vec<Option<Tensor>>> {
         let affine = affine(self.node, eps, self.params)?;
         let trains = self.trains("weight") || self.trains("bias");
@@ -173,8 +173,8 @@ impl Context<'_> {
             }
         };
         if let Some((dweight, dbias)) = dparams {
-            self.train("weight", grads, || Ok(dweight))?;
-            self.train("bias", grads, || Ok(dbias))?;
+            self.train("weight", collector, || Ok(dweight))?;
+            self.train("bias", collector, || Ok(dbias))?;
         }
         Ok(vec![dx])
     }
@@ -184,34 +184,34 @@ impl Context<'_> {
         conv: &Conv2d,
         (kept, xs): (&Kept, &Inputs),
         (dy, x_shape): (&Tensor, &[usize]),
-        grads: &mut Params,
+        collector: &mut dyn Collect,
     ) -> Result<Vec<Option<Tensor>>> {
         let before = match conv.activation {
             Some(kind) => activation::dx(kind, dy, self.activation(kept)?)?,
             None => dy.clone(),
         };
-        self.train("weight", grads, || conv2d::dw(conv, &before, self.input(xs, 0)?))?;
+        self.train("weight", collector, || conv2d::dw(conv, &before, self.input(xs, 0)?))?;
         if conv.bias {
-            self.train("bias", grads, || conv2d::dbias(&before))?;
+            self.train("bias", collector, || conv2d::dbias(&before))?;
         }
         let dx = self.wanted_dx(0, || conv2d::dx(conv, &before, &self.tensor("weight")?, x_shape))?;
         let residual = self.wanted_dx(1, || Ok(before))?;
         Ok(vec![dx, residual])
     }
 
-    fn gate(&self, xs: &Inputs, dy: &Tensor, grads: &mut Params) -> Result<Vec<Option<Tensor>>> {
+    fn gate(&self, xs: &Inputs, dy: &Tensor, collector: &mut dyn Collect) -> Result<Vec<Option<Tensor>>> {
         let weight = &self.tensor("gate")?;
-        self.train("gate", grads, || gate::dgate(dy, self.input(xs, 0)?, self.input(xs, 1)?))?;
+        self.train("gate", collector, || gate::dgate(dy, self.input(xs, 0)?, self.input(xs, 1)?))?;
         let dx = self.wanted_dx(0, || gate::dx(dy, weight))?;
         Ok(vec![dx, self.wanted_dx(1, || gate::dz(dy, weight))?])
     }
 
     /// Terms are taken in the order in which a streamed mixture takes them.
-    fn mix(&self, xs: &Inputs, dy: &Tensor, grads: &mut Params) -> Result<Vec<Option<Tensor>>> {
+    fn mix(&self, xs: &Inputs, dy: &Tensor, collector: &mut dyn Collect) -> Result<Vec<Option<Tensor>>> {
         let n = self.node.inputs.len();
         let mut dxs = vec![None; n];
         for i in std::iter::once(0).chain((1..n).rev()) {
-            dxs[i] = self.term_backward(i, xs[i], dy, grads)?;
+            dxs[i] = self.term_backward(i, xs[i], dy, collector)?;
         }
         Ok(dxs)
     }
@@ -222,10 +222,10 @@ impl Context<'_> {
         i: usize,
         x: Option<&Tensor>,
         dy: &Tensor,
-        grads: &mut Params,
+        collector: &mut dyn Collect,
     ) -> Result<Option<Tensor>> {
         let alpha = &self.tensor("alpha")?;
-        self.train("alpha", grads, || mix::dalpha(dy, x.ok_or_else(|| self.lost())?, alpha, i))?;
+        self.train("alpha", collector, || mix::dalpha(dy, x.ok_or_else(|| self.lost())?, alpha, i))?;
         self.wanted_dx(i, || mix::dx(dy, alpha, i))
     }
 
@@ -234,9 +234,14 @@ impl Context<'_> {
         mix::add_term(sum.as_ref(), x, &self.tensor("alpha")?, i)
     }
 
-    /// Adds the gradient of a tensor if it is trained.
-    fn train(&self, suffix: &str, grads: &mut Params, d: impl FnOnce() -> Result<Tensor>) -> Result<()> {
-        if self.trains(suffix) { grads.accumulate(&self.node.param(suffix), d()?) } else { Ok(()) }
+    /// Gives away the gradient of a tensor if it is trained.
+    fn train(
+        &self,
+        suffix: &str,
+        collector: &mut dyn Collect,
+        d: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<()> {
+        if self.trains(suffix) { collector.collect(&self.node.param(suffix), d()?) } else { Ok(()) }
     }
 
     fn wanted_dx(&self, i: usize, dx: impl FnOnce() -> Result<Tensor>) -> Result<Option<Tensor>> {

@@ -4,16 +4,16 @@ use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout};
 use rayon::prelude::*;
 
 /// Elements that one task changes.
-pub(super) const TASK: usize = 1 << 14;
+pub(crate) const TASK: usize = 1 << 14;
 
 /// Changes each element by those of other tensors at the same place.
-pub(super) struct Each<F>(pub(super) F);
+pub(crate) struct Each<F>(pub(crate) F);
 
-const STEPPING: &str = "an optimizer's step";
+const CHANGING: &str = "changing a tensor in place";
 
 impl<F: Fn(&mut f32, [f32; 1]) + Sync> InplaceOp2 for Each<F> {
     fn name(&self) -> &'static str {
-        STEPPING
+        CHANGING
     }
 
     fn cpu_fwd(
@@ -29,7 +29,7 @@ impl<F: Fn(&mut f32, [f32; 1]) + Sync> InplaceOp2 for Each<F> {
 
 impl<F: Fn(&mut f32, [f32; 2]) + Sync> InplaceOp3 for Each<F> {
     fn name(&self) -> &'static str {
-        STEPPING
+        CHANGING
     }
 
     fn cpu_fwd(
@@ -48,14 +48,14 @@ impl<F: Fn(&mut f32, [f32; 2]) + Sync> InplaceOp3 for Each<F> {
 fn whole<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
     match (layout.contiguous_offsets(), storage) {
         (Some((start, end)), CpuStorage::F32(all)) => Ok(&all[start..end]),
-        _ => candle_core::bail!("{STEPPING} takes contiguous f32"),
+        _ => candle_core::bail!("{CHANGING} takes contiguous f32"),
     }
 }
 
 fn whole_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> candle_core::Result<&'a mut [f32]> {
     match (layout.contiguous_offsets(), storage) {
         (Some((start, end)), CpuStorage::F32(all)) => Ok(&mut all[start..end]),
-        _ => candle_core::bail!("{STEPPING} takes contiguous f32"),
+        _ => candle_core::bail!("{CHANGING} takes contiguous f32"),
     }
 }
 
