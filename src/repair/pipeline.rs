@@ -148,7 +148,7 @@ impl Repair<'_> {
         let found = self.fit(&site, found, sets.training(), (steps, progress))?;
         // An architecture stays only if it is worth more than the deployed one with as many steps.
         let held_back = |part: &Part| HeldBack::measure(&site, part, sets.validation());
-        if held_back(&found)?.is_better_than(held_back(&weights)?) {
+        if held_back(&found)?.is_better_than(&held_back(&weights)?) {
             return Ok((place(start, &site, &found)?, choices));
         }
         choices.iter_mut().for_each(|choice| choice.chosen = None);

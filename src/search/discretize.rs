@@ -10,8 +10,9 @@ use serde::Serialize;
 
 use super::bilevel::probabilities;
 use super::space::{Alternative, Position};
-use crate::error::{During, Result};
-use crate::fit::{Part, Sets, Site};
+use crate::error::{During, Error, Result};
+use crate::fit::samples::Answers;
+use crate::fit::{Part, Samples, Sets, Site};
 use crate::graph::lower::lower;
 use crate::graph::op::Op;
 use crate::graph::{Graph, Params, Value};
@@ -42,7 +43,7 @@ pub fn discretize(
     validation: Sets,
     max_growth: f64,
 ) -> Result<(Part, Vec<Choice>)> {
-    let loss = |part: &Part| HeldBack::measure(site, part, validation).map(HeldBack::loss);
+    let loss = |part: &Part| Ok::<_, Error>(HeldBack::measure(site, part, validation)?.loss());
     let whole = loss(&part)?;
     let mut choices = Vec::new();
     for position in positions {
@@ -80,45 +81,59 @@ fn least_worthy(choices: &mut [Choice]) -> Option<&mut Choice> {
     choices.iter_mut().filter(|c| c.chosen.is_some()).min_by(|a, b| worth(a).total_cmp(&worth(b)))
 }
 
-/// What a part loses on images that it was not trained on, in nats an image.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What a part says about images that choices are made on.
+#[derive(Clone, Debug)]
 pub struct HeldBack {
-    /// On failures.
-    pub failures: f64,
-    /// On surrogates; on failures where there are none.
-    pub surrogates: f64,
-    /// On replay.
-    pub replay: f64,
+    /// About failures.
+    pub failures: Answers,
+    /// About surrogates of failures; about failures where there are none.
+    pub surrogates: Answers,
+    /// About replay.
+    pub replay: Answers,
 }
 
 impl HeldBack {
-    /// Measures `part` at `site`.
+    /// Asks `part` at `site`.
     ///
     /// # Errors
     ///
     /// [`crate::Error::File`] when a cache cannot be read.
     pub fn measure(site: &Site, part: &Part, validation: Sets) -> Result<Self> {
         let lowered = lower(&part.graph, &part.params)?;
-        let failures = validation.failures.evaluate(site, &lowered)?.loss();
-        let surrogates = match validation.surrogates {
-            Some(surrogates) => surrogates.evaluate(site, &lowered)?.loss(),
-            None => failures,
-        };
-        Ok(Self { failures, surrogates, replay: validation.replay.evaluate(site, &lowered)?.loss() })
+        let ask = |samples: &Samples| samples.evaluate(site, &lowered);
+        Ok(Self {
+            failures: ask(validation.failures)?,
+            surrogates: ask(validation.surrogates.unwrap_or(validation.failures))?,
+            replay: ask(validation.replay)?,
+        })
     }
 
     /// One figure: half is the loss on replay, the other half that on failures and surrogates.
     #[must_use]
-    pub fn loss(self) -> f64 {
-        ((self.failures + self.surrogates) / 2.0 + self.replay) / 2.0
+    pub fn loss(&self) -> f64 {
+        ((self.failures.loss() + self.surrogates.loss()) / 2.0 + self.replay.loss()) / 2.0
     }
 
-    /// Whether this is better as a whole and no worse on failures. Surrogates are many but made;
-    /// the failures are few but real, so neither convinces alone.
+    /// Whether two of the three sets say so by more than a standard error and none is against it
+    /// by more than two. No set convinces alone: failures are real but few, surrogates are many
+    /// but made, and replay says nothing about failures.
     #[must_use]
-    pub fn is_better_than(self, other: Self) -> bool {
-        self.loss() < other.loss() && self.failures <= other.failures
+    pub fn is_better_than(&self, other: &Self) -> bool {
+        let sets = [&self.failures, &self.surrogates, &self.replay];
+        let others = [&other.failures, &other.surrogates, &other.replay];
+        let leads = sets.iter().zip(others).map(|(set, other)| lead(&set.losses, &other.losses));
+        let leads: Vec<f64> = leads.collect();
+        leads.iter().filter(|&&lead| lead > 1.0).count() >= 2 && leads.iter().all(|&lead| lead >= -2.0)
     }
+}
+
+/// By how many standard errors the mean of `losses` is below that of `others`, image by image.
+fn lead(losses: &[f64], others: &[f64]) -> f64 {
+    let n = losses.len().max(1) as f64;
+    let differences = || others.iter().zip(losses).map(|(other, loss)| other - loss);
+    let mean = differences().sum::<f64>() / n;
+    let variance = differences().map(|d| (d - mean).powi(2)).sum::<f64>() / n;
+    if mean == 0.0 { 0.0 } else { mean / (variance / n).sqrt() }
 }
 
 fn closed(params: &Params, alternative: &Alternative) -> Result<Params> {
@@ -156,4 +171,33 @@ fn rewrite(site: &Site, positions: &[Position], part: &Part, choices: &[Choice])
 fn index<'a>(position: &'a Position, choice: &Choice) -> Option<(usize, &'a Alternative)> {
     let name = choice.chosen.as_ref()?;
     position.alternatives.iter().enumerate().find(|(_, alternative)| alternative.name == *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held_back(of: [[f64; 4]; 3]) -> HeldBack {
+        let [failures, surrogates, replay] =
+            of.map(|losses| Answers { classes: vec![0; 4], losses: losses.to_vec() });
+        HeldBack { failures, surrogates, replay }
+    }
+
+    #[test]
+    fn two_sets_convince_and_one_does_not() {
+        let (high, low, worse) = ([1.0, 1.1, 0.9, 1.0], [0.5, 0.7, 0.3, 0.6], [1.5, 1.7, 1.3, 1.6]);
+        let old = held_back([high; 3]);
+        assert!(held_back([low, low, high]).is_better_than(&old));
+        assert!(held_back([high, low, low]).is_better_than(&old));
+        assert!(!held_back([high, low, high]).is_better_than(&old));
+        assert!(!held_back([worse, low, low]).is_better_than(&old), "one set is clearly against it");
+        assert!(!old.is_better_than(&old));
+    }
+
+    #[test]
+    fn a_lead_counts_in_standard_errors() {
+        // Differences 1, 3: mean 2, deviation 1, standard error 1 / sqrt 2.
+        assert!((lead(&[1.0, 1.0], &[2.0, 4.0]) - 2.0 * 2f64.sqrt()).abs() < 1e-12);
+        assert!((lead(&[2.0, 4.0], &[1.0, 1.0]) + 2.0 * 2f64.sqrt()).abs() < 1e-12);
+    }
 }
