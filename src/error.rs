@@ -45,6 +45,16 @@ pub enum Error {
         /// The value of the loss.
         loss: f64,
     },
+    /// Nothing that would do fits the memory limit.
+    #[error("{what} does not fit into {limit} bytes: the least that would do is {least}, raise --memory")]
+    Limit {
+        /// What was to be done.
+        what: String,
+        /// The limit in bytes.
+        limit: usize,
+        /// The least limit that would do.
+        least: usize,
+    },
     /// The device exists in the API but not in this build.
     #[error("no {device} in this build, rebuild with `--features {device}`")]
     DeviceNotBuilt {
@@ -228,6 +238,7 @@ impl Error {
             Self::Diverged { .. } => 27,
             Self::Version { .. } => 28,
             Self::Memory { .. } => 29,
+            Self::Limit { .. } => 30,
         }
     }
 

@@ -1,11 +1,13 @@
 //! The weights of a graph, by name.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 
 use super::{Graph, Weight};
 use crate::error::{During, Error, Result};
+use crate::storage::{Bytes, View};
 
 /// Weights by full name, in the order of the names. Each is on the heap or in a mapped file; see
 /// [`Weight`].
@@ -77,6 +79,29 @@ impl Params {
         Ok(self.tensors()?.into_iter().collect())
     }
 
+    /// The same weights with those on the heap moved to an unnamed mapped file in `folder`, as
+    /// `f32` on the CPU.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] when the folder cannot be written, [`Error::Tensor`] when a tensor cannot
+    /// be read.
+    pub fn spooled(&self, folder: &Path) -> Result<Self> {
+        let heap: Vec<_> = self.iter().filter(|(_, weight)| !weight.is_mapped()).collect();
+        if heap.is_empty() {
+            return Ok(self.clone());
+        }
+        let numbers = heap.iter().map(|(_, weight)| Ok(Floats(weight.floats()?)));
+        let bytes = Bytes::try_spool(numbers, folder)?;
+        let mut spooled = self.clone();
+        let mut start = 0;
+        for (name, weight) in heap {
+            spooled.insert(name.clone(), View::f32(&bytes, start, weight.shape()));
+            start += 4 * weight.shape().iter().product::<usize>();
+        }
+        Ok(spooled)
+    }
+
     /// Where the tensors are; the CPU when there are none.
     #[must_use]
     pub fn device(&self) -> Device {
@@ -140,6 +165,15 @@ impl Params {
             Ok(tensor.during("moving weights")?.into())
         };
         self.iter().map(|(name, weight)| Ok((name.clone(), moved(weight)?))).collect()
+    }
+}
+
+/// Numbers as the bytes they are.
+struct Floats(Vec<f32>);
+
+impl AsRef<[u8]> for Floats {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
     }
 }
 

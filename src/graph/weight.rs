@@ -55,6 +55,15 @@ impl Weight {
         }
     }
 
+    /// All numbers, last index first.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Tensor`] when they are no `f32` or cannot be read.
+    pub(super) fn floats(&self) -> Result<Vec<f32>> {
+        self.tensor()?.flatten_all().and_then(|tensor| tensor.to_vec1()).during("reading a weight")
+    }
+
     /// Shape of the tensor.
     #[must_use]
     pub fn shape(&self) -> &[usize] {

@@ -30,7 +30,7 @@ pub(crate) use lanes::Element;
 
 /// Bytes that each thread keeps for copies, from its first product on and whatever the shapes. A
 /// plan of memory counts them once for every thread that computes.
-pub(crate) const SCRATCH: usize = 72 << 10;
+pub const SCRATCH: usize = 72 << 10;
 
 /// A matrix to read: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy)]

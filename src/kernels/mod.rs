@@ -36,6 +36,7 @@ mod scratch;
 mod share;
 mod unfold;
 
+pub use matmul::SCRATCH as THREAD_BYTES;
 pub use scratch::{CALL_BYTES, scratch_bytes};
 
 use std::marker::PhantomData;

@@ -143,6 +143,8 @@ pub(crate) struct Tally<'a> {
     pub(crate) ledger: Ledger,
     /// Gradients of trained tensors, by name.
     pub(crate) grads: BTreeMap<String, Shared>,
+    /// Whether they are kept.
+    pub(crate) summed: bool,
 }
 
 impl Tally<'_> {
@@ -183,7 +185,9 @@ impl Tally<'_> {
             let new = self.ledger.enter(Use::Gradients, 4 * elements(&param.shape));
             drop(pass);
             // What is there already takes the new one up in place.
-            self.grads.entry(name).or_insert(new);
+            if self.summed {
+                self.grads.entry(name).or_insert(new);
+            }
         }
         Ok(())
     }

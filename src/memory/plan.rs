@@ -30,6 +30,20 @@ impl Peak {
     fn of(ledger: &Ledger) -> Self {
         Self { bytes: ledger.peak(), of: ledger.at_peak() }
     }
+
+    /// `n` of these at once.
+    #[must_use]
+    pub fn times(mut self, n: usize) -> Self {
+        self.bytes *= n;
+        self.of.values_mut().for_each(|bytes| *bytes *= n);
+        self
+    }
+
+    /// This and `bytes` more.
+    pub fn add(&mut self, of: Use, bytes: usize) {
+        self.bytes += bytes;
+        *self.of.entry(of).or_default() += bytes;
+    }
 }
 
 /// One update of a trained part in front of a frozen suffix.
@@ -45,9 +59,13 @@ pub struct Step<'a> {
     pub recompute: &'a Recompute,
     /// Shape of its input, without images.
     pub input: &'a [usize],
+    /// Its tensors, where they are widened when they are read.
+    pub params: Option<&'a Params>,
+    /// Whether its gradients are kept, and summed over micro-batches.
+    pub summed: bool,
     /// What stands behind it.
     pub suffix: &'a Lowered,
-    /// Whether its weights are widened when they are read.
+    /// Whether the weights behind it are widened when they are read.
     pub mapped: bool,
     /// Images of a batch.
     pub batch: usize,
@@ -77,7 +95,7 @@ impl Step<'_> {
         let _targets = ledger.enter(Use::Data, n * (4 * classes + 8));
         let trained = |name: &str| self.trained.contains(name);
         let wanted = Wanted { trained: &trained, input: false, norms: Norms::Fixed };
-        let own = Simulated::new((self.graph, None), (self.input, n), (wanted, self.recompute))?;
+        let own = Simulated::new((self.graph, self.params), (self.input, n), (wanted, self.recompute))?;
         let shapes = self.graph.shapes(self.input)?;
         let middle = &shapes[self.graph.output()];
         let Lowered { graph, params } = self.suffix;
@@ -88,6 +106,7 @@ impl Step<'_> {
         )?;
         let mut own_pass = Pass::new(self.graph, x);
         let mut own_tally = own.tally(&ledger, self.threads);
+        own_tally.summed = self.summed;
         if n < self.batch {
             // From the second micro-batch on, the sums of gradients so far are there.
             own_tally.grads = self.sums(&ledger)?;
@@ -190,6 +209,7 @@ impl<'a> Simulated<'a> {
             threads,
             ledger: ledger.clone(),
             grads: BTreeMap::new(),
+            summed: true,
         }
     }
 }

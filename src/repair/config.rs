@@ -76,6 +76,8 @@ pub struct Config {
     pub fit: fit::Config,
     /// Acceptance.
     pub gate: Gate,
+    /// Most bytes that the engine may allocate; `None` for no limit.
+    pub memory: Option<usize>,
     /// Starts every random draw.
     pub seed: u64,
 }

@@ -10,16 +10,20 @@
 //!    result that breaks too much is drawn back towards the deployed network until it passes,
 //!    or refused.
 //!
-//! Reading order: [`pipeline`], [`gate`], [`sets`].
+//! What each phase will hold is known before any of it runs ([`plan`](mod@plan)).
+//!
+//! Reading order: [`pipeline`], [`gate`], [`sets`], [`plan`](mod@plan).
 
 pub mod batch_norm;
 pub mod config;
 pub mod gate;
 pub mod patching;
 pub mod pipeline;
+pub mod plan;
 pub mod sets;
 
 pub use config::{Config, Method, Target};
 pub use gate::{Gate, Verdict};
-pub use pipeline::{Outcome, repair};
+pub use pipeline::{Outcome, repair, repair_as_planned};
+pub use plan::{Counts, Phase, Plan, plan};
 pub use sets::Inputs;

@@ -8,6 +8,7 @@ use candle_core::Tensor;
 use crate::error::{Error, Result};
 use crate::eval::Deployed;
 use crate::graph::{Graph, Params};
+use crate::memory::Levers;
 use crate::storage::{Digest, Patch, PatchHeader, patch};
 use crate::zoo::Model;
 
@@ -73,6 +74,17 @@ fn text(graph: &Graph) -> Result<serde_json::Value> {
 /// As [`deploy_mapped`].
 pub fn deploy(model: &Model, patch: Option<(&Patch, &Path)>) -> Result<Deployed> {
     deploy_mapped(model, patch)?.resident()
+}
+
+/// The network as these levers want it: weights on the heap, or the base's left in its file.
+///
+/// # Errors
+///
+/// As [`deploy_mapped`].
+pub fn deploy_under(model: &Model, patch: Option<(&Patch, &Path)>, levers: Levers) -> Result<Deployed> {
+    let mapped = deploy_mapped(model, patch)?;
+    let deployed = if levers.mapped { mapped } else { mapped.resident()? };
+    Ok(Deployed { levers, ..deployed })
 }
 
 /// As [`deploy`], with the weights of the base left in its file; those of the patch, which are

@@ -6,7 +6,8 @@ use serde_json::json;
 use super::batch_norm;
 use super::config::{Config, Method, Target};
 use super::gate::{Evidence, Verdict};
-use super::patching::{Origin, deploy, difference};
+use super::patching::{Origin, deploy_under, difference};
+use super::plan::{Counts, Plan, plan};
 use super::sets::{Cached, Inputs, Split, prepare};
 use crate::data::Images;
 use crate::error::{During, Error, Result};
@@ -16,6 +17,7 @@ use crate::fit::{self, Level, Part, Sets, Site, fit};
 use crate::graph::{Params, Weight};
 use crate::localize::{self, Ranking, localize};
 use crate::memory::cache::Precision;
+use crate::meter;
 use crate::rng::Rng;
 use crate::search::bilevel::Data;
 use crate::search::candidate::CleanStatistics;
@@ -70,10 +72,27 @@ const SHARES: [f64; 6] = [1.0, 0.9, 0.8, 0.65, 0.5, 0.35];
 ///
 /// Those of [`prepare`] for sets that do not fit, [`Error::Diverged`] when training leaves the
 /// finite numbers, [`Error::File`] when a working file cannot be written. A repair that the gate
-/// refuses is no error: it is in [`Outcome::verdict`].
+/// refuses is no error: it is in [`Outcome::verdict`]. [`Error::Limit`] when it cannot be done
+/// under the limit; then nothing was begun.
 pub fn repair(model: &Model, inputs: Inputs, config: &Config, progress: Progress) -> Result<Outcome> {
+    let plan = plan(model, config, Counts::of(&inputs))?;
+    repair_as_planned(model, inputs, (config, &plan), progress)
+}
+
+/// As [`repair`], under a plan that was made before by [`plan`] for the same settings.
+///
+/// # Errors
+///
+/// As [`repair`], and [`Error::Memory`] where the plan's limit would be passed.
+pub fn repair_as_planned(
+    model: &Model,
+    inputs: Inputs,
+    (config, plan): (&Config, &Plan),
+    progress: Progress,
+) -> Result<Outcome> {
     config.check()?;
-    let base = deploy(model, None)?;
+    let _limit = plan.limit.map(meter::limit);
+    let base = deploy_under(model, None, plan.levers)?;
     let split = prepare(&base, inputs, config.seed)?;
     let repair = Repair { model, inputs, config, split, base };
     let (start, re_estimated) = repair.start()?;
@@ -134,7 +153,8 @@ impl Repair<'_> {
         let site = Site::new(start, level.clone())?;
         let sets = Cached::new(&site, &self.split, (&start.normalize()?, self.store()))?;
         let as_deployed = Part::new(site.graph.clone(), site.params.clone(), &site)?;
-        let weights = self.fit(&site, as_deployed, sets.training(), (self.config.fit.steps, progress))?;
+        let mut weights = self.fit(&site, as_deployed, sets.training(), (self.config.fit.steps, progress))?;
+        self.set_aside(&mut weights)?;
         if self.config.method == Method::Weights {
             return Ok((place(start, &site, &weights)?, Vec::new()));
         }
@@ -145,7 +165,8 @@ impl Repair<'_> {
         let (found, mut choices) =
             search(&site, data, (&self.config.search, &self.config.fit), &mut rng, &mut tell)?;
         let steps = self.config.fit.steps - self.config.search.steps;
-        let found = self.fit(&site, found, sets.training(), (steps, progress))?;
+        let mut found = self.fit(&site, found, sets.training(), (steps, progress))?;
+        self.set_aside(&mut found)?;
         // An architecture stays only if it is worth more than the deployed one with as many steps.
         let held_back = |part: &Part| HeldBack::measure(&site, part, sets.validation());
         if held_back(&found)?.is_better_than(&held_back(&weights)?) {
@@ -166,6 +187,14 @@ impl Repair<'_> {
         let mut tell = |step, _| progress(Stage::Fit, &site.level.to_string(), step);
         fit(site, &mut part, sets, (&config, &mut Rng::new(self.config.seed)), &mut tell)?;
         Ok(part)
+    }
+
+    /// Moves a part that waits into a file, where weights are in files.
+    fn set_aside(&self, part: &mut Part) -> Result<()> {
+        if self.base.levers.mapped {
+            part.params = part.params.spooled(self.inputs.folder)?;
+        }
+        Ok(())
     }
 
     /// Rounds, judges, and draws back until the gate is content; the last and mildest result
@@ -200,7 +229,11 @@ impl Repair<'_> {
     fn read_back(&self, patch: &[u8]) -> Result<Deployed> {
         let name = std::path::Path::new("new patch");
         let patch = Patch::read(Bytes::from(patch.to_vec()), name)?;
-        deploy(self.model, Some((&patch, name)))
+        let deployed = deploy_under(self.model, Some((&patch, name)), self.base.levers)?;
+        if !self.base.levers.mapped {
+            return Ok(deployed);
+        }
+        Ok(Deployed { params: deployed.params.spooled(self.inputs.folder)?, ..deployed })
     }
 
     /// What the patch tells of itself; nothing that changes from run to run.

@@ -6,6 +6,7 @@
 pub mod evaluation;
 pub mod inspection;
 pub mod outcome;
+pub mod plan;
 pub mod ranking;
 pub mod table;
 pub mod units;

@@ -158,7 +158,7 @@ where
     }
 }
 
-fn widen_single(bytes: &[u8], out: &mut [f32]) {
+pub(super) fn widen_single(bytes: &[u8], out: &mut [f32]) {
     bytemuck::cast_slice_mut(out).copy_from_slice(bytes);
 }
 

@@ -76,12 +76,25 @@ impl Bytes {
     ///
     /// [`Error::File`] when the folder cannot be written or the pieces are empty.
     pub fn spool(pieces: impl IntoIterator<Item = impl AsRef<[u8]>>, folder: &Path) -> Result<Self> {
-        let write = || {
-            let mut file = std::io::BufWriter::new(tempfile::tempfile_in(folder)?);
-            pieces.into_iter().try_for_each(|piece| file.write_all(piece.as_ref()))?;
-            file.into_inner().map_err(io::IntoInnerError::into_error)
-        };
-        let file = write().map_err(Error::file("write a working file in", folder))?;
+        Self::try_spool(pieces.into_iter().map(Ok), folder)
+    }
+
+    /// As [`Bytes::spool`], of pieces that may fail.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bytes::spool`], and the first error of a piece.
+    pub fn try_spool(
+        mut pieces: impl Iterator<Item = Result<impl AsRef<[u8]>>>,
+        folder: &Path,
+    ) -> Result<Self> {
+        const WRITING: &str = "write a working file in";
+        let file = tempfile::tempfile_in(folder).map_err(Error::file(WRITING, folder))?;
+        let mut writer = std::io::BufWriter::new(file);
+        pieces
+            .try_for_each(|piece| writer.write_all(piece?.as_ref()).map_err(Error::file(WRITING, folder)))?;
+        let file = writer.into_inner().map_err(io::IntoInnerError::into_error);
+        let file = file.map_err(Error::file(WRITING, folder))?;
         // SAFETY: the mapping is only read, and no other handle or name of the file exists.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::file("map a working file in", folder))?;
         Ok(Self(Source::Mapped(Arc::new(map))))

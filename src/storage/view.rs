@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use safetensors::Dtype;
 
-use super::elements::{CHUNK, Storage, Widen, widening};
+use super::elements::{CHUNK, Storage, Widen, widen_single, widening};
 use super::header::Entry;
 use crate::storage::Bytes;
 
@@ -24,6 +24,15 @@ impl View {
     pub(super) fn new(bytes: &Bytes, entry: &Entry) -> Option<Self> {
         let (range, shape) = (entry.range.clone(), entry.shape.clone());
         Some(Self { bytes: bytes.clone(), range, shape, dtype: entry.dtype, widen: widening(entry.dtype)? })
+    }
+
+    /// The `f32` tensor of `shape` from byte `start` of `bytes` on; no numbers where there are
+    /// fewer bytes.
+    #[must_use]
+    pub fn f32(bytes: &Bytes, start: usize, shape: &[usize]) -> Self {
+        let range = start..start + 4 * shape.iter().product::<usize>();
+        let range = if range.end <= bytes.len() { range } else { 0..0 };
+        Self { bytes: bytes.clone(), range, shape: shape.to_vec(), dtype: Dtype::F32, widen: widen_single }
     }
 
     /// Shape of the tensor.

@@ -51,6 +51,8 @@ fn said_and_measured(model: &Model, block: &str, (levers, mapped): (Levers, bool
         trained_bytes: trained.sum(),
         recompute: &cut(&part.graph, &site.input, wanted, levers.depth).unwrap(),
         input: &site.input,
+        params: None,
+        summed: true,
         suffix: &site.suffix,
         mapped,
         batch: BATCH,

@@ -1,0 +1,488 @@
+//! What a repair will hold, phase by phase, before anything of it runs.
+//!
+//! The levers that trade time for memory are tried from the cheapest to the dearest, those that
+//! change what is learned last of all; the first setting under which every phase fits the limit
+//! is the plan. If none fits, the least limit that would do is named.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::config::{Config, Method, Target};
+use super::patching::deploy_mapped;
+use super::sets::Inputs;
+use crate::data::transfer::Transfer;
+use crate::engine::checkpoint::{Depth, cut};
+use crate::engine::grad::{Norms, Recompute, Wanted};
+use crate::error::{Error, Result};
+use crate::eval::Deployed;
+use crate::fit::{Level, Site};
+use crate::graph::lower::{Lowered, lower};
+use crate::graph::op::{Op, elements};
+use crate::graph::{Graph, Params};
+use crate::kernels::THREAD_BYTES;
+use crate::localize::neurons;
+use crate::memory::Levers;
+use crate::memory::ledger::Use;
+use crate::memory::plan::{Peak, Run, Step};
+use crate::meter;
+use crate::search::space::{relaxed_graph, trial_graph};
+use crate::zoo::Model;
+
+/// How many images of each kind a repair has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Failures.
+    pub failures: usize,
+    /// Replay images.
+    pub replay: usize,
+}
+
+/// A phase and its worst moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct Phase {
+    /// What is done.
+    pub name: &'static str,
+    /// Bytes at the worst moment, with what was in use before.
+    pub bytes: usize,
+    /// What they are for, largest first.
+    pub of: Vec<(Use, usize)>,
+}
+
+/// What was decided.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// Where the repair happens: `auto`, or a level.
+    pub target: String,
+    /// The limit in bytes; `None` for none.
+    pub limit: Option<usize>,
+    /// Bytes that were in use when the plan was made.
+    pub before: usize,
+    /// The most bytes of any phase.
+    pub peak: usize,
+    /// The least limit under which this repair can run.
+    pub least: usize,
+    /// How many times as long a training step takes as in a run without a limit, roughly.
+    pub time_factor: f64,
+    /// What was decided.
+    pub levers: Levers,
+    /// Every phase under these levers.
+    pub phases: Vec<Phase>,
+}
+
+/// Bytes that are not followed one by one: names, lists of images, JSON, what libraries keep.
+const SMALL: usize = 192 << 10;
+
+/// Bytes that lists of images keep for each image: its place in the file, its label.
+const IMAGE_BYTES: usize = 64;
+
+/// Most batches of images that run together where nothing is trained.
+const INFER_BATCHES: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
+
+impl Counts {
+    /// Those of `inputs`.
+    #[must_use]
+    pub fn of(inputs: &Inputs) -> Self {
+        Self { failures: inputs.failures.len(), replay: inputs.replay.len() }
+    }
+}
+
+/// Plans the repair of `model`. Nothing is allocated that counts.
+///
+/// # Errors
+///
+/// [`Error::Limit`] when no setting fits [`Config::memory`], [`Error::UnknownName`] for a block
+/// that is not there.
+pub fn plan(model: &Model, config: &Config, counts: Counts) -> Result<Plan> {
+    let before = meter::current();
+    let base = deploy_mapped(model, None)?;
+    let planner = Planner::new(&base, config, (counts, before))?;
+    let tightest = planner.tightest()?;
+    let least = highest(&tightest.1);
+    let limit = config.memory;
+    let chosen = match limit {
+        None => Some((Levers::FASTEST, planner.phases(Levers::FASTEST)?)),
+        Some(limit) if limit < least => None,
+        Some(limit) => Some(planner.cheapest(limit)?.unwrap_or(tightest)),
+    };
+    let Some((levers, phases)) = chosen else {
+        let what = format!("the repair ({})", planner.target());
+        return Err(Error::Limit { what, limit: limit.unwrap_or(0), least });
+    };
+    Ok(Plan {
+        target: planner.target(),
+        limit,
+        before: planner.before,
+        peak: highest(&phases),
+        least: least.min(highest(&phases)),
+        time_factor: time_factor(&levers, config.fit.batch),
+        levers,
+        phases,
+    })
+}
+
+fn highest(phases: &[Phase]) -> usize {
+    phases.iter().map(|phase| phase.bytes).max().unwrap_or(0)
+}
+
+/// Settings of what trains, from the one that costs least time and quality to the dearest.
+fn settings(batch: usize) -> Vec<Levers> {
+    let micro_batches = std::iter::successors(Some(batch), |n| (*n > 1).then(|| n.div_ceil(2)));
+    let micro_batches: Vec<usize> = micro_batches.collect();
+    let mut all = Vec::new();
+    for (grouped, stateless) in [(false, false), (true, false), (true, true)] {
+        let mut same = Vec::new();
+        for mapped in [false, true] {
+            for depth in [Depth::Nothing, Depth::Mixtures, Depth::Segments] {
+                for &micro_batch in &micro_batches {
+                    same.push(Levers { micro_batch, depth, mapped, grouped, stateless, ..Levers::FASTEST });
+                }
+            }
+        }
+        same.sort_by(|a, b| time_factor(a, batch).total_cmp(&time_factor(b, batch)));
+        all.extend(same);
+    }
+    all
+}
+
+/// How much longer a step takes than without levers.
+fn time_factor(levers: &Levers, batch: usize) -> f64 {
+    let depth = match levers.depth {
+        Depth::Nothing => 1.0,
+        Depth::Mixtures => 1.25,
+        Depth::Segments => 1.35,
+    };
+    let mapped = if levers.mapped { 1.05 } else { 1.0 };
+    // Each micro-batch has its own overhead, worth about a third of an image.
+    let parts = batch.div_ceil(levers.micro_batch.clamp(1, batch)) as f64;
+    depth * mapped * (1.0 + 0.3 * (parts - 1.0) / batch as f64)
+}
+
+struct Planner<'a> {
+    base: &'a Deployed,
+    config: &'a Config,
+    counts: Counts,
+    /// Every place where training may happen.
+    levels: Vec<Level>,
+    before: usize,
+    threads: usize,
+}
+
+impl<'a> Planner<'a> {
+    fn new(base: &'a Deployed, config: &'a Config, (counts, before): (Counts, usize)) -> Result<Self> {
+        let blocks = || base.network.blocks().map(|part| Level::Block(part.name.clone())).collect();
+        let levels = match &config.target {
+            _ if config.method == Method::BatchNorm => Vec::new(),
+            Target::Auto => blocks(),
+            Target::Fixed(level) => vec![level.clone()],
+        };
+        levels.iter().try_for_each(|level| level.parts(&base.network).map(drop))?;
+        let threads = rayon::current_num_threads();
+        Ok(Self { base, config, counts, levels, before, threads })
+    }
+
+    fn target(&self) -> String {
+        match &self.config.target {
+            Target::Auto => "block auto".into(),
+            Target::Fixed(level) => level.to_string(),
+        }
+    }
+
+    /// The setting with the smallest peak.
+    fn tightest(&self) -> Result<(Levers, Vec<Phase>)> {
+        let mut best: Option<(Levers, Vec<Phase>)> = None;
+        for depth in [Depth::Nothing, Depth::Mixtures, Depth::Segments] {
+            let levers = Levers {
+                micro_batch: 1,
+                depth,
+                infer_batch: 1,
+                mapped: true,
+                grouped: true,
+                stateless: true,
+            };
+            let phases = self.phases(levers)?;
+            if best.as_ref().is_none_or(|(_, best)| highest(&phases) < highest(best)) {
+                best = Some((levers, phases));
+            }
+        }
+        best.ok_or_else(|| Error::Graph { node: "plan".into(), problem: "has no setting".into() })
+    }
+
+    /// The cheapest setting that fits `limit`.
+    fn cheapest(&self, limit: usize) -> Result<Option<(Levers, Vec<Phase>)>> {
+        for levers in settings(self.config.fit.batch) {
+            // With one image at a time all else is at its least: what does not fit then, never will.
+            let least = Levers { infer_batch: 1, ..levers };
+            if highest(&self.phases(least)?) > limit {
+                continue;
+            }
+            for infer_batch in INFER_BATCHES {
+                let levers = Levers { infer_batch, ..levers };
+                let phases = self.phases(levers)?;
+                if highest(&phases) <= limit {
+                    return Ok(Some((levers, phases)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn phases(&self, levers: Levers) -> Result<Vec<Phase>> {
+        let base = Deployed { levers, ..self.base.clone() };
+        let network = Whole::new(&base, self.threads)?;
+        let mut phases = vec![network.prepare()?];
+        if self.config.target == Target::Auto && !self.levels.is_empty() {
+            phases.push(network.evidence(self.counts.failures)?);
+        }
+        for level in &self.levels {
+            let site = Site::new(&base, level.clone())?;
+            phases.extend(self.training(&network, &site)?);
+        }
+        phases.push(network.judge(0)?);
+        let rest = self.at_rest(&network)?;
+        let mut worst: Vec<Phase> = Vec::new();
+        for mut phase in phases {
+            phase.add(rest);
+            phase.bytes += self.before + SMALL + self.threads * THREAD_BYTES;
+            match worst.iter_mut().find(|other| other.name == phase.name) {
+                Some(other) if other.bytes >= phase.bytes => {}
+                Some(other) => *other = phase,
+                None => worst.push(phase),
+            }
+        }
+        Ok(worst)
+    }
+
+    /// The phases of training at one site.
+    fn training(&self, network: &Whole, site: &Site) -> Result<Vec<Phase>> {
+        let folded = network.unmapped(folded_bytes(&site.prefix) + folded_bytes(&site.suffix));
+        let own = own_bytes(&site.graph, &site.input)?;
+        let mut phases = vec![network.features(site)?];
+        let mut step = |name, graph: &Graph, beside: usize| -> Result<()> {
+            let bytes = own_bytes(graph, &site.input)?;
+            let peak = network.step(site, graph, self.config.fit.batch)?;
+            phases.push(Phase::new(name, peak, (Use::Weights, bytes + beside + folded)));
+            // Judging it folds its convolutions into a copy.
+            let judged = network.evaluation(site, graph)?;
+            phases.push(Phase::new(
+                name,
+                judged,
+                (Use::Weights, bytes + convolution_bytes(graph, &site.input)? + beside + folded),
+            ));
+            Ok(())
+        };
+        if self.config.target == Target::Auto {
+            step("localize", &trial_graph(site)?, 0)?;
+        }
+        step("weights", &site.graph, 0)?;
+        if self.config.method == Method::Search {
+            // The part with trained weights waits for the searched one, in a file if weights are.
+            step("search", &relaxed_graph(site)?, network.unmapped(own))?;
+        }
+        let grown = if self.config.method == Method::Search { self.config.search.max_growth } else { 1.0 };
+        phases.push(network.judge((own as f64 * grown) as usize)?);
+        Ok(phases)
+    }
+
+    /// Weights and lists of images that are there all the time.
+    fn at_rest(&self, network: &Whole) -> Result<(Use, usize)> {
+        let Counts { failures, replay } = self.counts;
+        let weights = network.unmapped(own_bytes(&network.graph, &network.input)?);
+        Ok((Use::Weights, weights + (failures + 2 * replay) * IMAGE_BYTES))
+    }
+}
+
+/// The network under a setting.
+struct Whole<'a> {
+    base: &'a Deployed,
+    graph: Graph,
+    lowered: Lowered,
+    input: Vec<usize>,
+    threads: usize,
+}
+
+impl<'a> Whole<'a> {
+    fn new(base: &'a Deployed, threads: usize) -> Result<Self> {
+        let graph = base.network.joined(0..base.network.parts.len());
+        let lowered = lower(&graph, &base.params)?;
+        Ok(Self { base, graph, lowered, input: base.network.input.shape.clone(), threads })
+    }
+
+    /// `bytes` where weights are on the heap.
+    fn unmapped(&self, bytes: usize) -> usize {
+        if self.base.levers.mapped { 0 } else { bytes }
+    }
+
+    fn run(&self, lowered: &Lowered, input: &[usize], batch: usize) -> Result<Peak> {
+        Run { lowered, input, batch, mapped: self.base.levers.mapped, threads: self.threads }.peak()
+    }
+
+    /// The network with its batch norms as they are.
+    fn unfolded(&self) -> Lowered {
+        Lowered { graph: self.graph.clone(), params: self.base.params.clone() }
+    }
+
+    fn image_bytes(&self) -> usize {
+        4 * elements(&self.input)
+    }
+
+    /// Checking the failures, re-estimating batch norms, estimating what the field does.
+    fn prepare(&self) -> Result<Phase> {
+        let batch = self.base.levers.infer_batch;
+        let two = self.unmapped(2 * folded_bytes(&self.lowered));
+        let checked =
+            Phase::new("prepare", self.run(&self.lowered, &self.input, batch)?, (Use::Weights, two));
+        // A batch is joined from failures and replay.
+        let joined = (Use::Data, batch * self.image_bytes());
+        let re_estimated = Phase::new("prepare", self.run(&self.unfolded(), &self.input, batch)?, joined);
+        let [c, h, w] = [0, 1, 2].map(|i| self.input.get(i).copied().unwrap_or(1));
+        let spectra =
+            Phase::new("prepare", Peak::default(), (Use::Data, Transfer::bytes([c, h, w], self.threads)));
+        Ok(larger(larger(checked, re_estimated), spectra))
+    }
+
+    /// Activations and gradients of every neuron.
+    fn evidence(&self, failures: usize) -> Result<Phase> {
+        let (batch, layers) = (self.base.levers.infer_batch, neurons::layers(self.base, &self.graph));
+        let neurons: usize = layers.iter().map(|layer| layer.n).sum();
+        let rows = neurons * (failures + 8 * batch + 64);
+        let observed = self.run(&self.unfolded(), &self.input, batch)?;
+        let trained: BTreeSet<String> = layers.into_iter().map(|layer| layer.weight).collect();
+        let nothing = lower(&self.base.network.joined(0..0), &self.base.params)?;
+        let pull = Step {
+            graph: &self.graph,
+            trained: &trained,
+            trained_bytes: 0,
+            recompute: &Recompute::NOTHING,
+            input: &self.input,
+            suffix: &nothing,
+            params: self.base.levers.mapped.then_some(&self.base.params),
+            summed: false,
+            mapped: self.base.levers.mapped,
+            batch: 1,
+            micro_batch: 1,
+            states: 0,
+            threads: 1,
+        };
+        let together = batch.min(self.threads);
+        let pulled = pull.peak()?.times(together);
+        let data = (Use::Data, rows);
+        Ok(larger(Phase::new("localize", observed, data), Phase::new("localize", pulled, data)))
+    }
+
+    /// Running the prefix, and asking the deployed network.
+    fn features(&self, site: &Site) -> Result<Phase> {
+        let batch = self.base.levers.infer_batch;
+        let deployed = lower(&site.graph, &site.params)?;
+        let folded = [&site.prefix, &deployed, &site.suffix].map(folded_bytes).iter().sum();
+        let prefix = self.run(&site.prefix, &self.input, batch)?;
+        let rest = self.run(&deployed, &site.input, batch)?;
+        let middle = site.graph.shapes(&site.input)?[site.graph.output()].clone();
+        let behind = self.run(&site.suffix, &middle, batch)?;
+        let x = 4 * batch * elements(&site.input);
+        let images = (Use::Data, batch * self.image_bytes());
+        let weights = (Use::Weights, self.unmapped(folded));
+        let mut phase = larger(
+            Phase::new("features", prefix, weights),
+            larger(Phase::new("features", rest, weights), {
+                let mut phase = Phase::new("features", behind, weights);
+                phase.add((Use::Data, x));
+                phase
+            }),
+        );
+        phase.add(images);
+        Ok(phase)
+    }
+
+    /// Running `graph` at `site` on held-back images.
+    fn evaluation(&self, site: &Site, graph: &Graph) -> Result<Peak> {
+        let batch = self.base.levers.infer_batch;
+        let own = Lowered { graph: graph.clone(), params: Params::default() };
+        let own =
+            Run { lowered: &own, input: &site.input, batch, mapped: false, threads: self.threads }.peak()?;
+        let middle = graph.shapes(&site.input)?[graph.output()].clone();
+        let mut behind = self.run(&site.suffix, &middle, batch)?;
+        behind.add(Use::Data, 4 * batch * elements(&site.input));
+        Ok(if own.bytes >= behind.bytes { own } else { behind })
+    }
+
+    /// A training step of `graph` at `site`.
+    fn step(&self, site: &Site, graph: &Graph, batch: usize) -> Result<Peak> {
+        let levers = self.base.levers;
+        let wanted = Wanted { trained: &|_| true, input: false, norms: Norms::Fixed };
+        let named = graph.params(&site.input)?;
+        let trainable = || named.iter().filter(|p| p.param.trainable);
+        let trained: BTreeSet<String> = trainable().map(|p| p.name.clone()).collect();
+        let step = Step {
+            graph,
+            trained: &trained,
+            trained_bytes: trainable().map(|p| 4 * elements(&p.param.shape)).sum(),
+            recompute: &cut(graph, &site.input, wanted, levers.depth)?,
+            input: &site.input,
+            suffix: &site.suffix,
+            params: None,
+            summed: true,
+            mapped: levers.mapped,
+            batch,
+            micro_batch: levers.micro_batch,
+            states: levers.rule().states(),
+            threads: self.threads,
+        };
+        step.peak()
+    }
+
+    /// Writing, reading and judging a patch of `own` bytes of tensors.
+    fn judge(&self, own: usize) -> Result<Phase> {
+        let run = self.run(&self.lowered, &self.input, self.base.levers.infer_batch)?;
+        // Two networks are compared; the trained and the repaired part are on the heap or in files.
+        let two = self.unmapped(2 * folded_bytes(&self.lowered) + 3 * own);
+        let compared = Phase::new("judge", run, (Use::Weights, two + own));
+        // The tensors, their bytes and a copy of these; the bytes of the first patch.
+        let written = Phase::new("judge", Peak::default(), (Use::Weights, two + 2 * own + own / 2));
+        Ok(larger(compared, written))
+    }
+}
+
+impl Phase {
+    fn new(name: &'static str, peak: Peak, more: (Use, usize)) -> Self {
+        let mut phase = Self { name, bytes: peak.bytes, of: peak.of.into_iter().collect() };
+        phase.add(more);
+        phase
+    }
+
+    fn add(&mut self, (what, bytes): (Use, usize)) {
+        self.bytes += bytes;
+        match self.of.iter_mut().find(|(of, _)| *of == what) {
+            Some((_, sum)) => *sum += bytes,
+            None => self.of.push((what, bytes)),
+        }
+        self.of.retain(|(_, bytes)| *bytes > 0);
+        self.of.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    }
+}
+
+fn larger(a: Phase, b: Phase) -> Phase {
+    if a.bytes >= b.bytes { a } else { b }
+}
+
+/// Bytes of all tensors of `graph` in `f32`.
+fn own_bytes(graph: &Graph, input: &[usize]) -> Result<usize> {
+    Ok(graph.params(input)?.iter().map(|p| 4 * elements(&p.param.shape)).sum())
+}
+
+/// Bytes of the convolutions of `graph`, with a bias each.
+fn convolution_bytes(graph: &Graph, input: &[usize]) -> Result<usize> {
+    let shapes = graph.shapes(input)?;
+    let bytes = |node: &crate::graph::Node| match &node.op {
+        Op::Conv2d(conv) => 4 * (elements(&conv.weight_shape(shapes[node.inputs[0]][0])) + conv.outputs),
+        _ => 0,
+    };
+    Ok(graph.nodes.iter().map(bytes).sum())
+}
+
+/// Bytes of the convolutions that folding copies.
+fn folded_bytes(lowered: &Lowered) -> usize {
+    let convs = lowered.graph.nodes.iter().filter(|node| matches!(node.op, Op::Conv2d(_)));
+    let bytes = |name: &str| lowered.params.shape(name).map_or(0, |shape| 4 * elements(shape));
+    convs.map(|node| ["weight", "bias"].map(|suffix| bytes(&node.param(suffix))).iter().sum::<usize>()).sum()
+}
