@@ -8,9 +8,12 @@ use serde_json::json;
 use super::Console;
 use super::base::{Base, Opened, class_names};
 use crate::error::Result;
+use crate::fit::{self, Level};
 use crate::graph::Network;
-use crate::report::Inspection;
+use crate::repair::{Config, Counts, Target, plan};
 use crate::report::inspection::PartSize;
+use crate::report::plan::BlockPlan;
+use crate::report::{self, Inspection, units};
 use crate::storage::WeightFile;
 use crate::zoo::METADATA;
 
@@ -19,17 +22,27 @@ use crate::zoo::METADATA;
 #[command(after_help = "Examples:
   archrepair inspect models/fashion-resnet18/model.safetensors
   archrepair inspect resnet50.safetensors --size 224 --json
-  archrepair inspect model.safetensors --patch fog.patch")]
+  archrepair inspect model.safetensors --patch fog.patch
+  archrepair inspect model.safetensors --memory 12MiB")]
 pub(super) struct Inspect {
     #[command(flatten)]
     base: Base,
     /// Show the model with this patch applied
     #[arg(long)]
     patch: Option<PathBuf>,
+    /// Show what a repair at each block needs, under this limit if one is given
+    #[arg(long, value_name = "BYTES", num_args = 0..=1, value_parser = units::parse_bytes, conflicts_with = "patch")]
+    memory: Option<Option<usize>>,
+    /// Images of a training step, for --memory
+    #[arg(long, value_name = "N", default_value_t = fit::Config::default().batch, requires = "memory")]
+    batch: usize,
 }
 
 impl Inspect {
     pub(super) fn run(&self, console: &Console) -> Result<u8> {
+        if let Some(limit) = self.memory {
+            return self.memory(limit, console);
+        }
         let Opened { model, deployed } = self.base.deploy(self.patch.as_deref())?;
         let network = &deployed.network;
         let inspection = Inspection {
@@ -44,6 +57,24 @@ impl Inspect {
             parts: self.parts(&model.file, network)?,
         };
         console.result(&inspection.text(), &json!(inspection))?;
+        Ok(0)
+    }
+
+    fn memory(&self, limit: Option<usize>, console: &Console) -> Result<u8> {
+        let model = self.base.open()?;
+        let mut rows = Vec::new();
+        for part in model.network.blocks() {
+            let fit = fit::Config { batch: self.batch, ..fit::Config::default() };
+            let target = Target::Fixed(Level::Block(part.name.clone()));
+            let config = Config { target, fit, memory: limit, ..Config::default() };
+            // A typical repair; images are mapped, so more of them change little.
+            let planned = plan(&model, &config, Counts { failures: 100, replay: 2000 });
+            rows.push(BlockPlan::new(&part.name, planned)?);
+        }
+        console.result(
+            &report::plan::blocks(limit, self.batch, &rows),
+            &json!({ "limit": limit, "blocks": rows }),
+        )?;
         Ok(0)
     }
 

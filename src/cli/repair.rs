@@ -13,8 +13,8 @@ use crate::error::Result;
 use crate::fit::{self, Level};
 use crate::graph::Network;
 use crate::memory::meter;
-use crate::repair::{Config, Gate, Inputs, Method, Target, repair};
-use crate::report::Report;
+use crate::repair::{Config, Counts, Gate, Inputs, Method, Target, plan, repair_as_planned};
+use crate::report::{self, Report, units};
 use crate::search;
 use crate::storage::{check_free, publish};
 
@@ -59,6 +59,9 @@ struct How {
     /// Weight updates of the search
     #[arg(long, default_value_t = search::Config::default().steps, value_name = "N")]
     search_steps: usize,
+    /// Most bytes that the engine may allocate, as 48MiB; a plan that keeps to it is shown first
+    #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
+    memory: Option<usize>,
     /// Learning rate of the deployed weights [default: 0.004 at a block, 0.005 at the last layer,
     /// 0.0001 in the whole network]
     #[arg(long)]
@@ -112,9 +115,13 @@ impl Repair {
         let folder = self.sets.folder();
         let guard = guard.as_ref().map(|[failures, passes]| [failures, passes]);
         let inputs = Inputs { failures: &failures, replay: &replay, guard, folder: &folder };
+        let plan = plan(&model, &config, Counts::of(&inputs))?;
+        if plan.limit.is_some() {
+            console.note(&report::plan::text(&plan));
+        }
         let mut stages = Stages::new(console, steps(&config));
-        let outcome =
-            repair(&model, inputs, &config, &mut |stage, what, step| stages.tell(stage, what, step))?;
+        let mut tell = |stage, what: &str, step| stages.tell(stage, what, step);
+        let outcome = repair_as_planned(&model, inputs, (&config, &plan), &mut tell)?;
         drop(stages);
         if outcome.verdict.accepted {
             publish(&self.out, &outcome.patch)?;
@@ -142,6 +149,7 @@ impl Repair {
             search: search::Config { steps: search_steps, max_growth, ..search::Config::default() },
             fit: fit::Config { steps, rate, distill, ..fit::Config::default() },
             gate: self.guard.gate(),
+            memory: self.how.memory,
             seed: global.seed,
         })
     }

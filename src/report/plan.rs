@@ -1,49 +1,52 @@
 //! What a repair will hold, as a table.
 
+use serde::Serialize;
+
 use super::table::Table;
 use super::units;
 use crate::engine::checkpoint::Depth;
+use crate::error::{Error, Result};
 use crate::memory::Levers;
 use crate::memory::ledger::Use;
 use crate::repair::{Phase, Plan};
 
-/// Lines for people: the decision, its phases, the levers.
+/// Lines for people: the decision, its levers, its phases.
 #[must_use]
 pub fn text(plan: &Plan) -> String {
-    let limit = plan.limit.map_or("none".into(), units::bytes);
+    let Plan { target, limit, peak, least, time_factor, levers, .. } = plan;
+    let limit = limit.map_or("no limit".into(), |limit| format!("of {} allowed", units::bytes(limit)));
+    let (peak, least) = (units::bytes(*peak), units::bytes(*least));
     let head = format!(
-        "plan for {}: at most {}, limit {limit}, least limit that would do {}, a step takes about {:.2} times as long\n",
-        plan.level,
-        units::bytes(plan.peak),
-        units::bytes(plan.least),
-        plan.time_factor
+        "plan ({target}): {peak} {limit}; {least} is the least; steps take {time_factor:.2} times as long"
     );
-    format!("{head}{}{}\n", levers(&plan.levers), phases(plan))
+    let levers: String = lines(levers).into_iter().map(|line| format!("  {line}\n")).collect();
+    format!("{head}\n{levers}\n{}", phases(plan))
 }
 
-/// One line a lever that is pulled.
-#[must_use]
-pub fn levers(levers: &Levers) -> String {
-    let mut lines =
-        vec!["gradients of frozen parts are never formed; features of the prefix are in a file".into()];
+/// What is done about memory, a line for each lever that is pulled.
+fn lines(levers: &Levers) -> Vec<String> {
+    let mut lines = vec!["features of the frozen part are in a file, its gradients are never formed".into()];
     if levers.mapped {
         lines.push("frozen weights stay in the model file".into());
     }
     match levers.depth {
         Depth::Nothing => {}
-        Depth::Mixtures => lines.push("alternatives are alive one at a time and computed again".into()),
-        Depth::Segments => lines.push("the block is computed again, segment by segment".into()),
+        Depth::Mixtures => lines.push("one alternative at a time, computed again for its gradients".into()),
+        Depth::Segments => lines.push("the block is computed again for its gradients, part by part".into()),
     }
     if levers.micro_batch < usize::MAX {
         lines.push(format!("gradients of {} images at a time", levers.micro_batch));
     }
+    if levers.infer_batch < Levers::FASTEST.infer_batch {
+        lines.push(format!("{} images at a time where nothing is trained", levers.infer_batch));
+    }
     if levers.grouped {
-        lines.push("alternatives see channels in groups (other results than without)".into());
+        lines.push("alternatives see channels in groups: another search".into());
     }
     if levers.stateless {
-        lines.push("the optimizer keeps no state (other results than with)".into());
+        lines.push("the optimizer keeps no state: another training".into());
     }
-    lines.into_iter().map(|line| format!("  {line}\n")).collect()
+    lines
 }
 
 fn phases(plan: &Plan) -> Table {
@@ -61,4 +64,66 @@ fn phases(plan: &Plan) -> Table {
         table.row(row.into_iter().chain(Use::ALL.map(|what| units::bytes(part(what)))));
     }
     table
+}
+
+/// What a repair at one block needs.
+#[derive(Clone, Debug, Serialize)]
+pub struct BlockPlan {
+    /// The block.
+    pub block: String,
+    /// The least limit under which it can be repaired.
+    pub least: usize,
+    /// The plan, where the limit allows one.
+    pub plan: Option<Plan>,
+}
+
+impl BlockPlan {
+    /// Of what [`crate::repair::plan`] came to.
+    ///
+    /// # Errors
+    ///
+    /// Every error but that the limit is too small.
+    pub fn new(block: &str, planned: Result<Plan>) -> Result<Self> {
+        let block = block.to_owned();
+        match planned {
+            Ok(plan) => Ok(Self { block, least: plan.least, plan: Some(plan) }),
+            Err(Error::Limit { least, .. }) => Ok(Self { block, least, plan: None }),
+            Err(other) => Err(other),
+        }
+    }
+}
+
+/// One row a block.
+#[must_use]
+pub fn blocks(limit: Option<usize>, batch: usize, rows: &[BlockPlan]) -> String {
+    let mut table = Table::new(&["block", "least", "peak", "time", "recompute", "images", "levers"])
+        .legend("least", "smallest limit under which a search and training of this block can run")
+        .legend("peak", "most bytes that the engine will allocate under the limit")
+        .legend("time", "of a training step, beside one without a limit")
+        .legend("recompute", "what is computed again for gradients")
+        .legend("images", "whose gradients are taken at once");
+    for BlockPlan { block, least, plan } in rows {
+        let least = units::bytes(*least);
+        let Some(plan) = plan else {
+            table.row(
+                [block.clone(), least].into_iter().chain(["does not fit", "", "", "", ""].map(Into::into)),
+            );
+            continue;
+        };
+        let levers = plan.levers;
+        let pulled =
+            [("mapped", levers.mapped), ("grouped", levers.grouped), ("stateless", levers.stateless)];
+        let pulled: Vec<&str> = pulled.into_iter().filter(|(_, on)| *on).map(|(name, _)| name).collect();
+        table.row([
+            block.clone(),
+            least,
+            units::bytes(plan.peak),
+            format!("{:.2}", plan.time_factor),
+            format!("{:?}", levers.depth).to_lowercase(),
+            levers.micro_batch.min(batch).to_string(),
+            if pulled.is_empty() { "none".into() } else { pulled.join(", ") },
+        ]);
+    }
+    let limit = limit.map_or("without a limit".into(), |limit| format!("under {}", units::bytes(limit)));
+    format!("search and training of one block, batches of {batch}, {limit}\n\n{table}")
 }

@@ -17,6 +17,35 @@ pub fn bytes(n: usize) -> String {
     format!("{value:.1} {unit}")
 }
 
+/// Bytes as people write them: `50331648`, `48MiB`, `0.5GiB`, `64MB`.
+///
+/// # Errors
+///
+/// What was expected.
+pub fn parse_bytes(text: &str) -> Result<usize, String> {
+    const UNITS: [(&str, f64); 9] = [
+        ("", 1.0),
+        ("B", 1.0),
+        ("KB", 1e3),
+        ("MB", 1e6),
+        ("GB", 1e9),
+        ("KIB", 1024.0),
+        ("MIB", 1_048_576.0),
+        ("GIB", 1_073_741_824.0),
+        ("BYTES", 1.0),
+    ];
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit = unit.trim().to_ascii_uppercase();
+    let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| factor);
+    match (number.parse::<f64>(), factor) {
+        (Ok(number), Some(factor)) if number * factor >= 1.0 && number * factor < 2f64.powi(53) => {
+            Ok((number * factor) as usize)
+        }
+        _ => Err("expected bytes, as 48MiB, 0.5GiB, 64MB or 50331648".into()),
+    }
+}
+
 /// A count with its thousands apart: `11,689,512`.
 #[must_use]
 pub fn count(n: u64) -> String {
@@ -52,6 +81,22 @@ pub fn shape(shape: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_read_as_people_write_them() {
+        for (text, bytes) in [
+            ("50331648", 50_331_648),
+            ("48MiB", 48 << 20),
+            ("0.5 GiB", 1 << 29),
+            ("64mb", 64_000_000),
+            ("1kib", 1024),
+        ] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "MiB", "-1", "0", "1.2.3", "4 parsec", "1e400", "99999999999GiB"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn bytes_carry_the_unit_that_keeps_them_short() {
