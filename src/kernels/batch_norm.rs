@@ -18,8 +18,11 @@
 //!
 //! Ioffe and Szegedy, "Batch Normalization", 2015 (arXiv:1502.03167), section 3.
 
+mod seen;
+
 use candle_core::Tensor;
 
+pub use self::seen::Seen;
 use super::planes::{
     Moments, build, each, image_dims, moments, of_channel, one_a_channel, plane, rounded, same_shape, sum,
     wide, wide_channels,

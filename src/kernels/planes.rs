@@ -126,7 +126,7 @@ pub(crate) fn dot<T: Real>(a: &[T], b: &[T]) -> f64 {
 }
 
 /// Mean and biased variance of a plane.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Moments {
     pub(crate) mean: f64,
     pub(crate) var: f64,

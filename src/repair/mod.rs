@@ -18,12 +18,14 @@ pub mod batch_norm;
 pub mod config;
 pub mod gate;
 pub mod patching;
+pub mod phases;
 pub mod pipeline;
 pub mod plan;
 pub mod sets;
 
 pub use config::{Config, Method, Target};
 pub use gate::{Gate, Verdict};
+pub use phases::Phase;
 pub use pipeline::{Outcome, repair, repair_as_planned};
-pub use plan::{Counts, Phase, Plan, plan};
+pub use plan::{Counts, Plan, plan};
 pub use sets::Inputs;

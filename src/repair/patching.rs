@@ -7,6 +7,7 @@ use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 use crate::eval::Deployed;
+use crate::fit::{Level, Part, Site};
 use crate::graph::{Graph, Params};
 use crate::memory::Levers;
 use crate::storage::{Digest, Patch, PatchHeader, patch};
@@ -120,4 +121,15 @@ pub fn deploy_mapped(model: &Model, patch: Option<(&Patch, &Path)>) -> Result<De
         params.insert(name, weight);
     }
     Ok(Deployed::new(network, params))
+}
+
+/// `start` with `part` at `site`.
+pub(super) fn place(start: &Deployed, site: &Site, part: &Part) -> Result<Deployed> {
+    let mut network = start.network.clone();
+    if let Level::Block(name) = &site.level {
+        network = network.replace_part(name, part.graph.clone())?;
+    }
+    let mut params = start.params.clone();
+    params.extend(&part.params);
+    Ok(Deployed { network, params, ..*start })
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::batch_norm;
 use super::config::{Config, Method, Target};
 use super::gate::{Evidence, Verdict};
-use super::patching::{Origin, deploy_under, difference};
+use super::patching::{Origin, deploy_under, difference, place};
 use super::plan::{Counts, Plan, plan};
 use super::sets::{Cached, Inputs, Split, prepare};
 use crate::data::Images;
@@ -79,7 +79,7 @@ pub fn repair(model: &Model, inputs: Inputs, config: &Config, progress: Progress
     repair_as_planned(model, inputs, (config, &plan), progress)
 }
 
-/// As [`repair`], under a plan that was made before by [`plan`] for the same settings.
+/// As [`repair`], under a plan that was made before by [`plan`](fn@plan) for the same settings.
 ///
 /// # Errors
 ///
@@ -268,17 +268,6 @@ impl Repair<'_> {
             passes: Change::new(&before, &after, &labels),
         })
     }
-}
-
-/// `start` with `part` at `site`.
-fn place(start: &Deployed, site: &Site, part: &Part) -> Result<Deployed> {
-    let mut network = start.network.clone();
-    if let Level::Block(name) = &site.level {
-        network = network.replace_part(name, part.graph.clone())?;
-    }
-    let mut params = start.params.clone();
-    params.extend(&part.params);
-    Ok(Deployed { network, params, ..*start })
 }
 
 /// The network `share` of the way from `old` to `new`: weights between both, and where the

@@ -78,7 +78,7 @@ pub struct BlockPlan {
 }
 
 impl BlockPlan {
-    /// Of what [`crate::repair::plan`] came to.
+    /// Of what [`plan`](fn@crate::repair::plan) came to.
     ///
     /// # Errors
     ///

@@ -136,22 +136,38 @@ pub struct CleanStatistics {
 /// Images that clean statistics are measured on, at most.
 const CLEAN_IMAGES: usize = 256;
 
+/// Images that are read together.
+const TOGETHER: usize = 4;
+
 impl CleanStatistics {
+    /// Most bytes that [`CleanStatistics::measure`] allocates for features of this shape.
+    #[must_use]
+    pub fn bytes(features: &[usize]) -> usize {
+        let channels = features.first().copied().unwrap_or(0);
+        // Of each image and channel the moments, mean and deviation; a batch.
+        CLEAN_IMAGES * (channels * 24 + 64) + TOGETHER * 4 * features.iter().product::<usize>()
+    }
+
     /// Measures the first images of `samples`; empty where features are no images.
     ///
     /// # Errors
     ///
     /// [`crate::Error::File`] when the cache cannot be read.
     pub fn measure(samples: &Samples) -> Result<Self> {
-        let x = samples.batch(&(0..samples.len().min(CLEAN_IMAGES)).collect::<Vec<_>>())?;
-        if x.dims().len() != 4 {
-            return Ok(Self::default());
-        }
         let rows =
             |of: Tensor| of.flatten_from(1).and_then(|of| of.to_vec2::<f32>()).during("reading statistics");
-        let (means, stds) = (rows(global_pool::avg(&x)?)?, rows(global_pool::std(&x, EPS)?)?);
-        let per_channel = |f: &dyn Fn(usize) -> f32| (0..x.dims()[1]).map(f).collect::<Vec<_>>();
-        let all = batch_norm::statistics(&x)?;
+        let (mut means, mut stds, mut seen) = (Vec::new(), Vec::new(), batch_norm::Seen::default());
+        for few in (0..samples.len().min(CLEAN_IMAGES)).collect::<Vec<_>>().chunks(TOGETHER) {
+            let x = samples.batch(few)?;
+            if x.dims().len() != 4 {
+                return Ok(Self::default());
+            }
+            means.extend(rows(global_pool::avg(&x)?)?);
+            stds.extend(rows(global_pool::std(&x, EPS)?)?);
+            seen.add(&x)?;
+        }
+        let all = seen.statistics()?;
+        let per_channel = |f: &dyn Fn(usize) -> f32| (0..all.mean.elem_count()).map(f).collect::<Vec<_>>();
         let read = |of: &Tensor| of.to_vec1::<f32>().during("reading statistics");
         Ok(Self {
             mean: read(&all.mean)?,

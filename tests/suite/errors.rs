@@ -121,6 +121,11 @@ fn of_work() -> Vec<Said> {
             "a convolution needs 4096 bytes, 200 bytes are in use and the limit is 1000; raise it",
         ),
         (
+            Error::Limit { what: "the repair".into(), limit: 1000, least: 4096 },
+            30,
+            "the repair does not fit into 1000 bytes: the least that would do is 4096, raise --memory",
+        ),
+        (
             Error::Tensor { during: "convolving", source: TensorError::Msg("no memory".into()) },
             25,
             "convolving failed",

@@ -1,0 +1,224 @@
+//! The phases of a repair and what each holds at its worst moment.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::data::transfer::Transfer;
+use crate::engine::checkpoint::cut;
+use crate::engine::grad::{Norms, Recompute, Wanted};
+use crate::error::Result;
+use crate::eval::Deployed;
+use crate::fit::Site;
+use crate::graph::lower::{Lowered, lower};
+use crate::graph::op::{Op, elements};
+use crate::graph::{Graph, Params};
+use crate::localize::neurons;
+use crate::memory::ledger::Use;
+use crate::memory::plan::{Peak, Run, Step};
+
+/// A phase and its worst moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct Phase {
+    /// What is done.
+    pub name: &'static str,
+    /// Bytes at the worst moment, with what was in use before.
+    pub bytes: usize,
+    /// What they are for, largest first.
+    pub of: Vec<(Use, usize)>,
+}
+
+/// The network under a setting.
+pub(super) struct Whole<'a> {
+    base: &'a Deployed,
+    pub(super) graph: Graph,
+    lowered: Lowered,
+    pub(super) input: Vec<usize>,
+    threads: usize,
+}
+
+impl<'a> Whole<'a> {
+    pub(super) fn new(base: &'a Deployed, threads: usize) -> Result<Self> {
+        let graph = base.network.joined(0..base.network.parts.len());
+        let lowered = lower(&graph, &base.params)?;
+        Ok(Self { base, graph, lowered, input: base.network.input.shape.clone(), threads })
+    }
+
+    /// `bytes` where weights are on the heap.
+    pub(super) fn unmapped(&self, bytes: usize) -> usize {
+        if self.base.levers.mapped { 0 } else { bytes }
+    }
+
+    pub(super) fn run(&self, lowered: &Lowered, input: &[usize], batch: usize) -> Result<Peak> {
+        Run { lowered, input, batch, mapped: self.base.levers.mapped, threads: self.threads }.peak()
+    }
+
+    /// The network with its batch norms as they are.
+    pub(super) fn unfolded(&self) -> Lowered {
+        Lowered { graph: self.graph.clone(), params: self.base.params.clone() }
+    }
+
+    pub(super) fn image_bytes(&self) -> usize {
+        4 * elements(&self.input)
+    }
+
+    /// Checking the failures, re-estimating batch norms, estimating what the field does.
+    pub(super) fn prepare(&self) -> Result<Phase> {
+        let batch = self.base.levers.infer_batch;
+        let two = self.unmapped(2 * folded_bytes(&self.lowered));
+        let checked =
+            Phase::new("prepare", self.run(&self.lowered, &self.input, batch)?, (Use::Weights, two));
+        // A batch is joined from failures and replay.
+        let joined = (Use::Data, batch * self.image_bytes());
+        let re_estimated = Phase::new("prepare", self.run(&self.unfolded(), &self.input, batch)?, joined);
+        let [c, h, w] = [0, 1, 2].map(|i| self.input.get(i).copied().unwrap_or(1));
+        let spectra =
+            Phase::new("prepare", Peak::default(), (Use::Data, Transfer::bytes([c, h, w], self.threads)));
+        Ok(larger(larger(checked, re_estimated), spectra))
+    }
+
+    /// Activations and gradients of every neuron.
+    pub(super) fn evidence(&self, failures: usize) -> Result<Phase> {
+        let (batch, layers) = (self.base.levers.infer_batch, neurons::layers(self.base, &self.graph));
+        let neurons: usize = layers.iter().map(|layer| layer.n).sum();
+        let rows = neurons * (failures + 8 * batch + 64);
+        let observed = self.run(&self.unfolded(), &self.input, batch)?;
+        let trained: BTreeSet<String> = layers.into_iter().map(|layer| layer.weight).collect();
+        let nothing = lower(&self.base.network.joined(0..0), &self.base.params)?;
+        let pull = Step {
+            graph: &self.graph,
+            trained: &trained,
+            trained_bytes: 0,
+            recompute: &Recompute::NOTHING,
+            input: &self.input,
+            suffix: &nothing,
+            params: self.base.levers.mapped.then_some(&self.base.params),
+            summed: false,
+            mapped: self.base.levers.mapped,
+            batch: 1,
+            micro_batch: 1,
+            states: 0,
+            threads: 1,
+        };
+        let together = batch.min(self.threads);
+        let pulled = pull.peak()?.times(together);
+        let data = (Use::Data, rows);
+        Ok(larger(Phase::new("localize", observed, data), Phase::new("localize", pulled, data)))
+    }
+
+    /// Running the prefix, and asking the deployed network.
+    pub(super) fn features(&self, site: &Site) -> Result<Phase> {
+        let batch = self.base.levers.infer_batch;
+        let deployed = lower(&site.graph, &site.params)?;
+        let folded = [&site.prefix, &deployed, &site.suffix].map(folded_bytes).iter().sum();
+        let prefix = self.run(&site.prefix, &self.input, batch)?;
+        let rest = self.run(&deployed, &site.input, batch)?;
+        let middle = site.graph.shapes(&site.input)?[site.graph.output()].clone();
+        let behind = self.run(&site.suffix, &middle, batch)?;
+        let x = 4 * batch * elements(&site.input);
+        let images = (Use::Data, batch * self.image_bytes());
+        let weights = (Use::Weights, self.unmapped(folded));
+        let mut phase = larger(
+            Phase::new("features", prefix, weights),
+            larger(Phase::new("features", rest, weights), {
+                let mut phase = Phase::new("features", behind, weights);
+                phase.add((Use::Data, x));
+                phase
+            }),
+        );
+        phase.add(images);
+        Ok(phase)
+    }
+
+    /// Running `graph` at `site` on held-back images.
+    pub(super) fn evaluation(&self, site: &Site, graph: &Graph) -> Result<Peak> {
+        let batch = self.base.levers.infer_batch;
+        let own = Lowered { graph: graph.clone(), params: Params::default() };
+        let own =
+            Run { lowered: &own, input: &site.input, batch, mapped: false, threads: self.threads }.peak()?;
+        let middle = graph.shapes(&site.input)?[graph.output()].clone();
+        let mut behind = self.run(&site.suffix, &middle, batch)?;
+        behind.add(Use::Data, 4 * batch * elements(&site.input));
+        Ok(if own.bytes >= behind.bytes { own } else { behind })
+    }
+
+    /// A training step of `graph` at `site`.
+    pub(super) fn step(&self, site: &Site, graph: &Graph, batch: usize) -> Result<Peak> {
+        let levers = self.base.levers;
+        let wanted = Wanted { trained: &|_| true, input: false, norms: Norms::Fixed };
+        let named = graph.params(&site.input)?;
+        let trainable = || named.iter().filter(|p| p.param.trainable);
+        let trained: BTreeSet<String> = trainable().map(|p| p.name.clone()).collect();
+        let step = Step {
+            graph,
+            trained: &trained,
+            trained_bytes: trainable().map(|p| 4 * elements(&p.param.shape)).sum(),
+            recompute: &cut(graph, &site.input, wanted, levers.depth)?,
+            input: &site.input,
+            suffix: &site.suffix,
+            params: None,
+            summed: true,
+            mapped: levers.mapped,
+            batch,
+            micro_batch: levers.micro_batch,
+            states: levers.rule().states(),
+            threads: self.threads,
+        };
+        step.peak()
+    }
+
+    /// Writing, reading and judging a patch of `own` bytes of tensors.
+    pub(super) fn judge(&self, own: usize) -> Result<Phase> {
+        let run = self.run(&self.lowered, &self.input, self.base.levers.infer_batch)?;
+        // Two networks are compared; the trained and the repaired part are on the heap or in files.
+        let two = self.unmapped(2 * folded_bytes(&self.lowered) + 3 * own);
+        let compared = Phase::new("judge", run, (Use::Weights, two + own));
+        // The tensors, their bytes and a copy of these; the bytes of the first patch.
+        let written = Phase::new("judge", Peak::default(), (Use::Weights, two + 2 * own + own / 2));
+        Ok(larger(compared, written))
+    }
+}
+
+impl Phase {
+    pub(super) fn new(name: &'static str, peak: Peak, more: (Use, usize)) -> Self {
+        let mut phase = Self { name, bytes: peak.bytes, of: peak.of.into_iter().collect() };
+        phase.add(more);
+        phase
+    }
+
+    pub(super) fn add(&mut self, (what, bytes): (Use, usize)) {
+        self.bytes += bytes;
+        match self.of.iter_mut().find(|(of, _)| *of == what) {
+            Some((_, sum)) => *sum += bytes,
+            None => self.of.push((what, bytes)),
+        }
+        self.of.retain(|(_, bytes)| *bytes > 0);
+        self.of.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+    }
+}
+
+fn larger(a: Phase, b: Phase) -> Phase {
+    if a.bytes >= b.bytes { a } else { b }
+}
+
+/// Bytes of all tensors of `graph` in `f32`.
+pub(super) fn own_bytes(graph: &Graph, input: &[usize]) -> Result<usize> {
+    Ok(graph.params(input)?.iter().map(|p| 4 * elements(&p.param.shape)).sum())
+}
+
+/// Bytes of the convolutions of `graph`, with a bias each.
+pub(super) fn convolution_bytes(graph: &Graph, input: &[usize]) -> Result<usize> {
+    let shapes = graph.shapes(input)?;
+    let bytes = |node: &crate::graph::Node| match &node.op {
+        Op::Conv2d(conv) => 4 * (elements(&conv.weight_shape(shapes[node.inputs[0]][0])) + conv.outputs),
+        _ => 0,
+    };
+    Ok(graph.nodes.iter().map(bytes).sum())
+}
+
+/// Bytes of the convolutions that folding copies.
+pub(super) fn folded_bytes(lowered: &Lowered) -> usize {
+    let convs = lowered.graph.nodes.iter().filter(|node| matches!(node.op, Op::Conv2d(_)));
+    let bytes = |name: &str| lowered.params.shape(name).map_or(0, |shape| 4 * elements(shape));
+    convs.map(|node| ["weight", "bias"].map(|suffix| bytes(&node.param(suffix))).iter().sum::<usize>()).sum()
+}
