@@ -38,6 +38,9 @@ pub(super) struct Inspect {
     batch: usize,
 }
 
+/// Images of a repair for `--memory`; more of them change little, as their pixels stay in files.
+const TYPICAL: Counts = Counts { failures: 100, replay: 2000 };
+
 impl Inspect {
     pub(super) fn run(&self, console: &Console) -> Result<u8> {
         if let Some(limit) = self.memory {
@@ -67,8 +70,7 @@ impl Inspect {
             let fit = fit::Config { batch: self.batch, ..fit::Config::default() };
             let target = Target::Fixed(Level::Block(part.name.clone()));
             let config = Config { target, fit, memory: limit, ..Config::default() };
-            // A typical repair; images are mapped, so more of them change little.
-            let planned = plan(&model, &config, Counts { failures: 100, replay: 2000 });
+            let planned = plan(&model, &config, TYPICAL);
             rows.push(BlockPlan::new(&part.name, planned)?);
         }
         console.result(

@@ -47,6 +47,16 @@ impl Deployed {
         Ok(Self { params: self.params.resident()?, ..self.clone() })
     }
 
+    /// The same network as `levers` want it: its tensors left where they are, or all on the heap.
+    ///
+    /// # Errors
+    ///
+    /// As [`Deployed::resident`].
+    pub fn under(self, levers: Levers) -> Result<Self> {
+        let deployed = if levers.mapped { self } else { self.resident()? };
+        Ok(Self { levers, ..deployed })
+    }
+
     /// The same network with its tensors on `device`: what runs it, runs there.
     ///
     /// # Errors

@@ -59,6 +59,7 @@ fn of_image(
 }
 
 /// The norms by name of the weight: a gradient itself lives no longer than it takes to read it.
+/// A weight of a deployed network belongs to one node, so no sum is waited for.
 struct Pulls(BTreeMap<String, Vec<f32>>);
 
 impl Collect for Pulls {

@@ -5,7 +5,7 @@
 //! it is gone when the cache is dropped, also after a crash.
 
 use std::fs::File;
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
@@ -44,7 +44,7 @@ const CHUNK: usize = 2048;
 /// Rows of one shape in an unnamed file.
 #[derive(Debug)]
 pub struct Cache {
-    file: BufWriter<File>,
+    file: File,
     /// The file when it was last finished.
     mapped: Option<Bytes>,
     folder: PathBuf,
@@ -62,14 +62,7 @@ impl Cache {
     /// [`Error::File`] when the folder cannot be written.
     pub fn create(folder: &Path, shape: &[usize], precision: Precision) -> Result<Self> {
         let file = tempfile::tempfile_in(folder).map_err(Error::file("create a feature cache in", folder))?;
-        Ok(Self {
-            file: BufWriter::new(file),
-            mapped: None,
-            folder: folder.into(),
-            precision,
-            shape: shape.into(),
-            rows: 0,
-        })
+        Ok(Self { file, mapped: None, folder: folder.into(), precision, shape: shape.into(), rows: 0 })
     }
 
     /// How many rows there are.
@@ -118,8 +111,7 @@ impl Cache {
     ///
     /// [`Error::File`] when the disk is full or the file cannot be mapped.
     pub fn finish(&mut self) -> Result<()> {
-        self.file.flush().map_err(Error::file(WRITING, &self.folder))?;
-        let mapped = if self.bytes() == 0 { None } else { Some(Bytes::map(self.file.get_ref())) };
+        let mapped = if self.bytes() == 0 { None } else { Some(Bytes::map(&self.file)) };
         self.mapped = mapped.transpose().map_err(Error::file("map a feature cache in", &self.folder))?;
         Ok(())
     }

@@ -30,8 +30,9 @@ pub fn re_estimate(deployed: &Deployed, failures: &Images, replay: &Images, seed
     let all: Vec<usize> = (0..failures.len()).collect();
     let mut sums = Params::default();
     let batch = BATCH.min(deployed.levers.infer_batch);
-    // Each batch holds both kinds: its statistics are those of the mixture.
-    let n_batches = (all.len() + order.len()).div_ceil(batch).max(1);
+    // Each batch holds both kinds: its statistics are those of the mixture. No batch may be empty.
+    let most = all.len().max(order.len());
+    let n_batches = (all.len() + order.len()).div_ceil(batch).min(most).max(1);
     for b in 0..n_batches {
         let part = |of: &[usize]| of.iter().copied().skip(b).step_by(n_batches).collect::<Vec<_>>();
         let xs = [failures.batch(&part(&all), &normalize)?, replay.batch(&part(&order), &normalize)?];

@@ -8,8 +8,7 @@ use candle_core::Tensor;
 use crate::error::{Error, Result};
 use crate::eval::Deployed;
 use crate::fit::{Level, Part, Site};
-use crate::graph::{Graph, Params};
-use crate::memory::Levers;
+use crate::graph::{Graph, Network, Params, Weight};
 use crate::storage::{Digest, Patch, PatchHeader, patch};
 use crate::zoo::Model;
 
@@ -77,17 +76,6 @@ pub fn deploy(model: &Model, patch: Option<(&Patch, &Path)>) -> Result<Deployed>
     deploy_mapped(model, patch)?.resident()
 }
 
-/// The network as these levers want it: weights on the heap, or the base's left in its file.
-///
-/// # Errors
-///
-/// As [`deploy_mapped`].
-pub fn deploy_under(model: &Model, patch: Option<(&Patch, &Path)>, levers: Levers) -> Result<Deployed> {
-    let mapped = deploy_mapped(model, patch)?;
-    let deployed = if levers.mapped { mapped } else { mapped.resident()? };
-    Ok(Deployed { levers, ..deployed })
-}
-
 /// As [`deploy`], with the weights of the base left in its file; those of the patch, which are
 /// few, are on the heap.
 ///
@@ -100,9 +88,32 @@ pub fn deploy_mapped(model: &Model, patch: Option<(&Patch, &Path)>) -> Result<De
     let Some((patch, path)) = patch else {
         return Ok(Deployed::new(model.network.clone(), model.mapped_params()?));
     };
-    patch.check_base(model.file.digest(), path)?;
+    patched(&model.network, model.file.digest(), |name, want| model.weight(name, want), (patch, path))
+}
+
+/// `base`, of the file with this digest, with `patch` applied; they share what the patch leaves.
+///
+/// # Errors
+///
+/// As [`deploy_mapped`].
+pub fn deploy_on(base: &Deployed, digest: Digest, patch: (&Patch, &Path)) -> Result<Deployed> {
+    let shared = |name: &str, _: &[usize]| {
+        let weight = base.params.find(name).cloned();
+        weight.ok_or_else(|| Error::Graph { node: name.into(), problem: "has no tensor".into() })
+    };
+    Ok(Deployed { levers: base.levers, ..patched(&base.network, digest, shared, patch)? })
+}
+
+/// `network` with `patch` applied; `rest` gives the tensors that the patch leaves.
+fn patched(
+    network: &Network,
+    digest: Digest,
+    rest: impl Fn(&str, &[usize]) -> Result<Weight>,
+    (patch, path): (&Patch, &Path),
+) -> Result<Deployed> {
+    patch.check_base(digest, path)?;
     let malformed = |problem: String| Error::Malformed { path: path.into(), problem };
-    let mut network = model.network.clone();
+    let mut network = network.clone();
     for (name, text) in &patch.header.blocks {
         let graph: Graph = serde_json::from_value(text.clone())
             .map_err(|error| malformed(format!("part {name}: {error}")))?;
@@ -116,7 +127,7 @@ pub fn deploy_mapped(model: &Model, patch: Option<(&Patch, &Path)>) -> Result<De
                 return Err(Error::Shape { path: path.into(), name, want, got: tensor.dims().to_vec() });
             }
             Some(tensor) => tensor.clone().into(),
-            None => model.weight(&name, &want)?,
+            None => rest(&name, &want)?,
         };
         params.insert(name, weight);
     }

@@ -45,30 +45,31 @@ impl<'a> Whole<'a> {
     }
 
     /// `bytes` where weights are on the heap.
-    pub(super) fn unmapped(&self, bytes: usize) -> usize {
+    pub(super) fn if_resident(&self, bytes: usize) -> usize {
         if self.base.levers.mapped { 0 } else { bytes }
     }
 
-    pub(super) fn run(&self, lowered: &Lowered, input: &[usize], batch: usize) -> Result<Peak> {
+    fn run(&self, lowered: &Lowered, input: &[usize], batch: usize) -> Result<Peak> {
         Run { lowered, input, batch, mapped: self.base.levers.mapped, threads: self.threads }.peak()
     }
 
     /// The network with its batch norms as they are.
-    pub(super) fn unfolded(&self) -> Lowered {
+    fn unfolded(&self) -> Lowered {
         Lowered { graph: self.graph.clone(), params: self.base.params.clone() }
     }
 
-    pub(super) fn image_bytes(&self) -> usize {
+    fn image_bytes(&self) -> usize {
         4 * elements(&self.input)
     }
 
     /// Checking the failures, re-estimating batch norms, estimating what the field does.
     pub(super) fn prepare(&self) -> Result<Phase> {
         let batch = self.base.levers.infer_batch;
-        let two = self.unmapped(2 * folded_bytes(&self.lowered));
+        let two = self.if_resident(2 * folded_bytes(&self.lowered));
         let checked =
             Phase::new("prepare", self.run(&self.lowered, &self.input, batch)?, (Use::Weights, two));
-        // A batch is joined from failures and replay.
+        // A batch is joined from failures and replay, and may have one image more of each kind.
+        let batch = batch + 1;
         let joined = (Use::Data, batch * self.image_bytes());
         let re_estimated = Phase::new("prepare", self.run(&self.unfolded(), &self.input, batch)?, joined);
         let [c, h, w] = [0, 1, 2].map(|i| self.input.get(i).copied().unwrap_or(1));
@@ -81,6 +82,7 @@ impl<'a> Whole<'a> {
     pub(super) fn evidence(&self, failures: usize) -> Result<Phase> {
         let (batch, layers) = (self.base.levers.infer_batch, neurons::layers(self.base, &self.graph));
         let neurons: usize = layers.iter().map(|layer| layer.n).sum();
+        // A byte for each failure, the rows of a batch twice, sums and counts.
         let rows = neurons * (failures + 8 * batch + 64);
         let observed = self.run(&self.unfolded(), &self.input, batch)?;
         let trained: BTreeSet<String> = layers.into_iter().map(|layer| layer.weight).collect();
@@ -117,7 +119,7 @@ impl<'a> Whole<'a> {
         let behind = self.run(&site.suffix, &middle, batch)?;
         let x = 4 * batch * elements(&site.input);
         let images = (Use::Data, batch * self.image_bytes());
-        let weights = (Use::Weights, self.unmapped(folded));
+        let weights = (Use::Weights, self.if_resident(folded));
         let mut phase = larger(
             Phase::new("features", prefix, weights),
             larger(Phase::new("features", rest, weights), {
@@ -171,7 +173,7 @@ impl<'a> Whole<'a> {
     pub(super) fn judge(&self, own: usize) -> Result<Phase> {
         let run = self.run(&self.lowered, &self.input, self.base.levers.infer_batch)?;
         // Two networks are compared; the trained and the repaired part are on the heap or in files.
-        let two = self.unmapped(2 * folded_bytes(&self.lowered) + 3 * own);
+        let two = self.if_resident(2 * folded_bytes(&self.lowered) + 3 * own);
         let compared = Phase::new("judge", run, (Use::Weights, two + own));
         // The tensors, their bytes and a copy of these; the bytes of the first patch.
         let written = Phase::new("judge", Peak::default(), (Use::Weights, two + 2 * own + own / 2));

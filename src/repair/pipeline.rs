@@ -6,7 +6,7 @@ use serde_json::json;
 use super::batch_norm;
 use super::config::{Config, Method, Target};
 use super::gate::{Evidence, Verdict};
-use super::patching::{Origin, deploy_under, difference, place};
+use super::patching::{Origin, deploy_mapped, deploy_on, difference, place};
 use super::plan::{Counts, Plan, plan};
 use super::sets::{Cached, Inputs, Split, prepare};
 use crate::data::Images;
@@ -92,7 +92,7 @@ pub fn repair_as_planned(
 ) -> Result<Outcome> {
     config.check()?;
     let _limit = plan.limit.map(meter::limit);
-    let base = deploy_under(model, None, plan.levers)?;
+    let base = deploy_mapped(model, None)?.under(plan.levers)?;
     let split = prepare(&base, inputs, config.seed)?;
     let repair = Repair { model, inputs, config, split, base };
     let (start, re_estimated) = repair.start()?;
@@ -229,7 +229,7 @@ impl Repair<'_> {
     fn read_back(&self, patch: &[u8]) -> Result<Deployed> {
         let name = std::path::Path::new("new patch");
         let patch = Patch::read(Bytes::from(patch.to_vec()), name)?;
-        let deployed = deploy_under(self.model, Some((&patch, name)), self.base.levers)?;
+        let deployed = deploy_on(&self.base, self.model.file.digest(), (&patch, name))?;
         if !self.base.levers.mapped {
             return Ok(deployed);
         }

@@ -40,13 +40,13 @@ pub struct Plan {
     pub target: String,
     /// The limit in bytes; `None` for none.
     pub limit: Option<usize>,
-    /// Bytes that were in use when the plan was made.
+    /// Bytes that were in use when the plan was made, and what graphs and lists will take.
     pub before: usize,
     /// The most bytes of any phase.
     pub peak: usize,
     /// The least limit under which this repair can run.
     pub least: usize,
-    /// How many times as long a training step takes as in a run without a limit, roughly.
+    /// How many times as long a training step takes as in a run without a limit: an estimate.
     pub time_factor: f64,
     /// What was decided.
     pub levers: Levers,
@@ -55,7 +55,16 @@ pub struct Plan {
 }
 
 /// Bytes that are not followed one by one: names, lists of images, JSON, what libraries keep.
-const SMALL: usize = 192 << 10;
+const SMALL: usize = 128 << 10;
+
+/// Networks whose graphs and lists of tensors are there at once, at most: the base, the one to start
+/// from, the re-estimated one, the trained, the drawn back and the repaired one, those of the first
+/// answer to the gate, and two that run.
+const NETWORKS: usize = 9;
+
+/// What is in use before is rounded up to this: threads that start at their own time would else
+/// make the same command name another least limit each time.
+const BEFORE_STEP: usize = 64 << 10;
 
 /// Bytes that lists of images keep for each image: its place in the file, its label.
 const IMAGE_BYTES: usize = 64;
@@ -75,11 +84,15 @@ impl Counts {
 ///
 /// # Errors
 ///
-/// [`Error::Limit`] when no setting fits [`Config::memory`], [`Error::UnknownName`] for a block
-/// that is not there.
+/// [`Error::Limit`] when no setting fits [`Config::memory`], [`Error::Config`] for a setting
+/// outside its range, [`Error::UnknownName`] for a block that is not there.
 pub fn plan(model: &Model, config: &Config, counts: Counts) -> Result<Plan> {
-    let before = meter::current();
+    config.check()?;
+    let own_before = meter::current();
+    let before = own_before.next_multiple_of(BEFORE_STEP);
     let base = deploy_mapped(model, None)?;
+    let network_bytes = (meter::current() - own_before).next_multiple_of(1 << 10);
+    let before = before + SMALL + NETWORKS * network_bytes;
     let planner = Planner::new(&base, config, (counts, before))?;
     let tightest = planner.tightest()?;
     let least = highest(&tightest.1);
@@ -129,7 +142,8 @@ fn settings(batch: usize) -> Vec<Levers> {
     all
 }
 
-/// How much longer a step takes than without levers.
+/// How much longer a step takes than without levers: an estimate from single runs on one machine,
+/// good enough to order settings.
 fn time_factor(levers: &Levers, batch: usize) -> f64 {
     let depth = match levers.depth {
         Depth::Nothing => 1.0,
@@ -148,6 +162,7 @@ struct Planner<'a> {
     counts: Counts,
     /// Every place where training may happen.
     levels: Vec<Level>,
+    /// Bytes that every phase has besides its own.
     before: usize,
     threads: usize,
 }
@@ -227,7 +242,7 @@ impl<'a> Planner<'a> {
         let mut worst: Vec<Phase> = Vec::new();
         for mut phase in phases {
             phase.add(rest);
-            phase.bytes += self.before + SMALL + self.threads * THREAD_BYTES;
+            phase.bytes += self.before + self.threads * THREAD_BYTES;
             match worst.iter_mut().find(|other| other.name == phase.name) {
                 Some(other) if other.bytes >= phase.bytes => {}
                 Some(other) => *other = phase,
@@ -239,7 +254,7 @@ impl<'a> Planner<'a> {
 
     /// The phases of training at one site.
     fn training(&self, network: &Whole, site: &Site) -> Result<Vec<Phase>> {
-        let folded = network.unmapped(folded_bytes(&site.prefix) + folded_bytes(&site.suffix));
+        let folded = network.if_resident(folded_bytes(&site.prefix) + folded_bytes(&site.suffix));
         let own = own_bytes(&site.graph, &site.input)?;
         let mut phases = vec![network.features(site)?];
         let mut step = |name, graph: &Graph, beside: usize| -> Result<()> {
@@ -262,7 +277,7 @@ impl<'a> Planner<'a> {
         let seen = Phase::new("search", Peak::default(), (Use::Data, CleanStatistics::bytes(&site.input)));
         if self.config.method == Method::Search {
             // The part with trained weights waits for the searched one, in a file if weights are.
-            step("search", &relaxed_graph(site)?, network.unmapped(own))?;
+            step("search", &relaxed_graph(site)?, network.if_resident(own))?;
             phases.push(seen);
         }
         let grown = if self.config.method == Method::Search { self.config.search.max_growth } else { 1.0 };
@@ -273,7 +288,7 @@ impl<'a> Planner<'a> {
     /// Weights and lists of images that are there all the time.
     fn at_rest(&self, network: &Whole) -> Result<(Use, usize)> {
         let Counts { failures, replay } = self.counts;
-        let weights = network.unmapped(own_bytes(&network.graph, &network.input)?);
+        let weights = network.if_resident(own_bytes(&network.graph, &network.input)?);
         Ok((Use::Weights, weights + (failures + 2 * replay) * IMAGE_BYTES))
     }
 }

@@ -17,7 +17,7 @@ pub fn text(plan: &Plan) -> String {
     let limit = limit.map_or("no limit".into(), |limit| format!("of {} allowed", units::bytes(limit)));
     let (peak, least) = (units::bytes(*peak), units::bytes(*least));
     let head = format!(
-        "plan ({target}): {peak} {limit}; {least} is the least; steps take {time_factor:.2} times as long"
+        "plan ({target}): {peak} {limit}; {least} is the least; steps take about {time_factor:.2} times as long"
     );
     let levers: String = lines(levers).into_iter().map(|line| format!("  {line}\n")).collect();
     format!("{head}\n{levers}\n{}", phases(plan))
@@ -99,7 +99,7 @@ pub fn blocks(limit: Option<usize>, batch: usize, rows: &[BlockPlan]) -> String 
     let mut table = Table::new(&["block", "least", "peak", "time", "recompute", "images", "levers"])
         .legend("least", "smallest limit under which a search and training of this block can run")
         .legend("peak", "most bytes that the engine will allocate under the limit")
-        .legend("time", "of a training step, beside one without a limit")
+        .legend("time", "of a training step, beside one without a limit; an estimate")
         .legend("recompute", "what is computed again for gradients")
         .legend("images", "whose gradients are taken at once");
     for BlockPlan { block, least, plan } in rows {

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod kill;
+mod memory;
 mod output;
 mod repeat;
 mod support;

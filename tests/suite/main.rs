@@ -21,6 +21,7 @@ mod gradients;
 mod lowering;
 mod mapped;
 mod random_graphs;
+mod re_estimation;
 mod recompute;
 mod search;
 mod support;
