@@ -35,6 +35,23 @@ pub struct Store<'a> {
 }
 
 impl Samples {
+    /// Features that were made before, with the class of each row; the deployed network was not
+    /// asked about them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Graph`] when a row has no label or a label no class.
+    pub fn of(features: Cache, labels: Vec<u32>, classes: usize) -> Result<Self> {
+        let wrong = |problem| Err(Error::Graph { node: "samples".into(), problem });
+        if labels.len() != features.len() {
+            return wrong(format!("{} labels for {} rows of features", labels.len(), features.len()));
+        }
+        if let Some(label) = labels.iter().find(|&&label| label as usize >= classes) {
+            return wrong(format!("label {label} among {classes} classes"));
+        }
+        Ok(Self { features, labels, teacher: None, classes })
+    }
+
     /// Runs the prefix of `site` over `images`.
     ///
     /// # Errors
@@ -163,5 +180,29 @@ impl Answers {
     #[must_use]
     pub fn loss(&self) -> f64 {
         self.losses.iter().sum::<f64>() / self.losses.len().max(1) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    #[test]
+    fn features_that_were_made_before_need_a_class_each() {
+        let rows = |n: usize| {
+            let mut cache = Cache::create(&std::env::temp_dir(), &[2], Precision::F32).unwrap();
+            cache.push(&Tensor::zeros((n, 2), DType::F32, &Device::Cpu).unwrap()).unwrap();
+            cache.finish().unwrap();
+            cache
+        };
+        let samples = Samples::of(rows(2), vec![0, 2], 3).unwrap();
+        let mut targets = [9.0; 3];
+        samples.targets_into(&[1], 0.0, &mut targets).unwrap();
+        assert_eq!((samples.len(), targets), (2, [0.0, 0.0, 1.0]));
+        let message = |n, label| Samples::of(rows(n), vec![label], 3).unwrap_err().to_string();
+        assert_eq!(message(2, 0), "node `samples`: 1 labels for 2 rows of features");
+        assert_eq!(message(1, 3), "node `samples`: label 3 among 3 classes");
     }
 }

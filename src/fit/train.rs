@@ -153,10 +153,11 @@ impl Part {
 #[derive(Clone, Copy, Debug)]
 pub struct Draw<'a> {
     /// The set it is from.
-    from: &'a Samples,
-    index: usize,
+    pub from: &'a Samples,
+    /// Its place in the set.
+    pub index: usize,
     /// Whether the deployed network is asked too.
-    taught: bool,
+    pub taught: bool,
 }
 
 /// Draws batches: half failures with replacement, half replay in shuffled epochs.

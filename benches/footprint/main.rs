@@ -1,0 +1,203 @@
+//! The memory and time of one search step: this library, PyTorch and candle's own tape.
+//!
+//! ```text
+//! cargo bench --bench footprint -- --case narrow28:layer1.0:64 [--python PATH] [--steps 5]
+//! cargo bench --bench footprint -- --case resnet50:layer1.0:64 --write-models FOLDER
+//! ```
+//!
+//! A step is one gradient step of the relaxed block's weights: features of the frozen prefix go
+//! in, the suffix is frozen, Adam changes the weights. The step is written to a folder first
+//! (see [`case`]); then each program runs it in a process of its own, one after the other. Their
+//! losses and gradients must agree, or the bench fails (see [`proof`]).
+//!
+//! Compare rows of the same micro-batch, and those of others as `-trimmed` (see [`peer`]) when the
+//! question is what they need, not what their process happens to keep. `loaded` of PyTorch holds
+//! the libraries for GPUs that its wheel brings along. Times mean little on a busy machine, those
+//! of PyTorch least: look at the load in the heading.
+//!
+//! How to install PyTorch: `benches/peers/requirements.txt`. Without it its rows say so.
+
+#![allow(clippy::unwrap_used)] // a bench that cannot run has nothing to tidy up
+
+mod base;
+mod case;
+mod own;
+mod peer;
+mod process;
+mod proof;
+mod table;
+mod tape;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use archrepair::memory::Meter;
+use case::Case;
+use clap::{Parser, ValueEnum};
+use peer::Peer;
+use process::{Bounds, Measured, measure};
+use proof::Proof;
+use table::{Row, table};
+
+#[global_allocator]
+static METER: Meter = Meter;
+
+#[derive(Parser)]
+struct Arguments {
+    /// NETWORK:BLOCK:BATCH with a network of narrow28, wide32, resnet18 .. resnet152; repeatable
+    #[arg(long = "case", default_value = "narrow28:layer1.0:64")]
+    cases: Vec<Case>,
+    /// Only writes the networks of the cases to FOLDER, as model files
+    #[arg(long, value_name = "FOLDER")]
+    write_models: Option<PathBuf>,
+    /// Rows of this library, DEPTH[-mapped][-stateless][:MICRO-BATCH] each with a depth of nothing,
+    /// mixtures, segments; ratios are to the last one
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "nothing,mixtures,segments,segments:8,segments-mapped-stateless:1,segments-mapped:1"
+    )]
+    levers: Vec<String>,
+    /// Rows of others, PROGRAM[-trimmed][:MICRO-BATCH] each with a program of eager, checkpoint
+    /// (both PyTorch), candle
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "eager,eager-trimmed,checkpoint,checkpoint-trimmed,checkpoint-trimmed:8,candle,candle-trimmed"
+    )]
+    peers: Vec<Peer>,
+    /// Steps a program, at least 3 to compare
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+    /// Threads a program
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// A Python with what benches/peers/requirements.txt lists
+    #[arg(long, default_value = "python3")]
+    python: PathBuf,
+    /// Seconds after which a program is ended
+    #[arg(long, default_value_t = 600)]
+    patience: u64,
+    /// MiB that must be left to the machine, or a program is ended
+    #[arg(long, default_value_t = 2048)]
+    spare_mib: usize,
+    /// Runs the step in FOLDER in this process
+    #[arg(long, hide = true, requires = "folder")]
+    child: Option<Runner>,
+    #[arg(long, hide = true)]
+    folder: Option<PathBuf>,
+    /// Cargo passes this to every bench.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What this program runs as a child.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Runner {
+    Archrepair,
+    Candle,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let (Some(child), Some(folder)) = (arguments.child, &arguments.folder) {
+        return run_child(child, folder, &arguments);
+    }
+    if let Some(problem) = arguments.levers.iter().find_map(|text| own::levers(text).err()) {
+        eprintln!("--levers: {problem}");
+        return ExitCode::from(2);
+    }
+    if let Some(folder) = &arguments.write_models {
+        return write_models(folder, &arguments.cases);
+    }
+    let mut agree = true;
+    for case in &arguments.cases {
+        let folder = tempfile::tempdir().unwrap();
+        if let Err(error) = case.write(folder.path()) {
+            eprintln!("{case}: {error}");
+            return ExitCode::FAILURE;
+        }
+        agree &= print(case, &run_all(folder.path(), &arguments), &arguments);
+    }
+    if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn write_models(folder: &Path, cases: &[Case]) -> ExitCode {
+    let networks: BTreeSet<&str> = cases.iter().map(|case| case.network.as_str()).collect();
+    for network in networks {
+        let path = folder.join(format!("{network}.safetensors"));
+        if let Err(error) = base::write(network, &path) {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+        println!("{}", path.display());
+    }
+    ExitCode::SUCCESS
+}
+
+fn run_child(child: Runner, folder: &Path, arguments: &Arguments) -> ExitCode {
+    let steps = arguments.steps as usize;
+    let measured = match child {
+        Runner::Archrepair => {
+            let levers = own::levers(&arguments.levers[0]).unwrap();
+            own::run(folder, levers, steps).map_err(|error| error.to_string())
+        }
+        Runner::Candle => tape::run(folder, steps).map_err(|error| error.to_string()),
+    };
+    match measured {
+        Ok(measured) => println!("{}", serde_json::to_string(&measured).unwrap()),
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn run_all(folder: &Path, arguments: &Arguments) -> Vec<Row> {
+    let bounds =
+        Bounds { patience: Duration::from_secs(arguments.patience), spare: arguments.spare_mib << 20 };
+    let run = |who, levers: &str, mut command: Command| {
+        let threads = arguments.threads.to_string();
+        command.arg("--steps").arg(arguments.steps.to_string());
+        for name in ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"] {
+            command.env(name, &threads);
+        }
+        Row { who, levers: levers.into(), measured: measure(command, folder, bounds) }
+    };
+    let mut rows = Vec::new();
+    for levers in &arguments.levers {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--child", "archrepair", "--levers", levers, "--folder"]).arg(folder);
+        rows.push(run("archrepair", levers, command));
+    }
+    for peer in &arguments.peers {
+        let command = peer.command(folder, (&arguments.python, arguments.threads));
+        rows.push(run(peer.who(), &peer.levers, command));
+    }
+    rows
+}
+
+/// Prints the table; whether all losses agree.
+fn print(case: &Case, rows: &[Row], arguments: &Arguments) -> bool {
+    // The load of the last minute, this bench included.
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
+    println!(
+        "{case}: {} steps, {} threads, load {load}\n\n{}",
+        arguments.steps,
+        arguments.threads,
+        table(rows)
+    );
+    for Row { who, levers, measured } in rows {
+        if let Err(problem) = measured {
+            println!("  {who}, {levers}: {problem}");
+        }
+    }
+    let programs: Vec<&Measured> = rows.iter().filter_map(|row| row.measured.as_ref().ok()).collect();
+    let proof = Proof::new(&programs);
+    println!("  {proof}\n");
+    proof.holds()
+}
