@@ -67,7 +67,7 @@ impl Use {
 }
 
 /// What is kept about a tensor besides its numbers: shape, type, locks, name, places in lists.
-const BOOKKEEPING: usize = 640;
+pub(super) const BOOKKEEPING: usize = 640;
 
 /// Bytes by use.
 pub type Bytes = BTreeMap<Use, usize>;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ledger::{Bytes, Ledger, Shared, Tally, Use};
+use super::ledger::{BOOKKEEPING, Bytes, Ledger, Shared, Tally, Use};
 use crate::engine::grad::pass::Pass;
 use crate::engine::grad::schedule::Schedule;
 use crate::engine::grad::{Norms, Recompute, Wanted};
@@ -86,8 +86,8 @@ impl Step<'_> {
     pub fn peak(&self) -> Result<Peak> {
         let ledger = Ledger::default();
         let n = self.micro_batch.min(self.batch).max(1);
-        let trained = self.trained_bytes;
-        let _state = ledger.enter(Use::Optimizer, trained * self.states);
+        let headers = self.trained.len() * BOOKKEEPING;
+        let _state = ledger.enter(Use::Optimizer, (self.trained_bytes + headers) * self.states);
         let classes = self.classes()?;
         let nodes = self.graph.nodes.len() + self.suffix.graph.nodes.len();
         let _lists = ledger.enter(Use::Data, self.batch * 24 + nodes * NODE_BYTES);
