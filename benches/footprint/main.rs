@@ -65,7 +65,7 @@ struct Arguments {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "eager,eager-trimmed,checkpoint,checkpoint-trimmed,checkpoint-trimmed:8,candle,candle-trimmed"
+        default_value = "eager,eager-trimmed,checkpoint,checkpoint-trimmed,checkpoint-trimmed:8,checkpoint-trimmed:1,candle,candle-trimmed"
     )]
     peers: Vec<Peer>,
     /// Steps a program, at least 3 to compare
@@ -139,10 +139,12 @@ fn write_models(folder: &Path, cases: &[Case]) -> ExitCode {
 
 fn run_child(child: Runner, folder: &Path, arguments: &Arguments) -> ExitCode {
     let steps = arguments.steps as usize;
+    // As the program does: no thread computes besides those of the pool.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build().unwrap();
     let measured = match child {
         Runner::Archrepair => {
             let levers = own::levers(&arguments.levers[0]).unwrap();
-            own::run(folder, levers, steps).map_err(|error| error.to_string())
+            pool.install(|| own::run(folder, levers, steps)).map_err(|error| error.to_string())
         }
         Runner::Candle => tape::run(folder, steps).map_err(|error| error.to_string()),
     };
@@ -161,7 +163,7 @@ fn run_all(folder: &Path, arguments: &Arguments) -> Vec<Row> {
         Bounds { patience: Duration::from_secs(arguments.patience), spare: arguments.spare_mib << 20 };
     let run = |who, levers: &str, mut command: Command| {
         let threads = arguments.threads.to_string();
-        command.arg("--steps").arg(arguments.steps.to_string());
+        command.args(["--steps", &arguments.steps.to_string(), "--threads", &threads]);
         for name in ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"] {
             command.env(name, &threads);
         }
@@ -174,7 +176,7 @@ fn run_all(folder: &Path, arguments: &Arguments) -> Vec<Row> {
         rows.push(run("archrepair", levers, command));
     }
     for peer in &arguments.peers {
-        let command = peer.command(folder, (&arguments.python, arguments.threads));
+        let command = peer.command(folder, &arguments.python);
         rows.push(run(peer.who(), &peer.levers, command));
     }
     rows

@@ -53,7 +53,7 @@ impl Peer {
     }
 
     /// What runs it: this program as a child, or the script.
-    pub(crate) fn command(&self, folder: &Path, (python, threads): (&Path, usize)) -> Command {
+    pub(crate) fn command(&self, folder: &Path, python: &Path) -> Command {
         let mut command = if self.program == Program::Candle {
             let mut own = Command::new(std::env::current_exe().unwrap());
             own.args(["--child", "candle", "--folder"]).arg(folder);
@@ -61,7 +61,7 @@ impl Peer {
         } else {
             let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/search_step.py");
             let mut script_run = Command::new(python);
-            script_run.arg(script).arg(folder).args(["--threads", &threads.to_string()]);
+            script_run.arg(script).arg(folder);
             script_run
         };
         if self.program == Program::Checkpoint {
