@@ -20,6 +20,8 @@ use candle_core::{DType, Device, Tensor};
 
 #[path = "memory/plan.rs"]
 mod plan;
+#[path = "memory/repairs.rs"]
+mod repairs;
 #[path = "memory/scratch.rs"]
 mod scratch;
 #[path = "memory/state.rs"]
@@ -29,6 +31,11 @@ mod state;
 static METER: Meter = Meter;
 
 fn main() {
+    if std::env::var("EXPLORE").is_ok() {
+        rayon::ThreadPoolBuilder::new().num_threads(2).build_global().unwrap();
+        repairs::sizes();
+        return repairs::explore();
+    }
     a_block_counts_from_its_allocation_to_its_release();
     the_peak_remembers_what_is_gone_until_it_is_reset();
     a_resized_block_counts_once();

@@ -20,7 +20,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::storage::Bytes;
+use crate::storage::{Bytes, Digest};
 
 pub use normalize::Normalize;
 pub use open::{open, open_as};
@@ -117,6 +117,12 @@ impl Images {
             None => Cow::Borrowed(&self.pixels),
             Some(_) => Cow::Owned((0..self.len()).flat_map(|i| self.image(i)).copied().collect()),
         }
+    }
+
+    /// The digest of [`Images::pixels`].
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest::of_parts((0..self.len()).map(|i| self.image(i)))
     }
 
     /// The same images with other labels, and without names of classes.
