@@ -31,13 +31,6 @@ mod state;
 static METER: Meter = Meter;
 
 fn main() {
-    if std::env::var("X").is_ok() {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(std::env::var("X").unwrap().parse().unwrap())
-            .build_global()
-            .unwrap();
-        return repairs::a_transfer_holds_what_was_said();
-    }
     a_block_counts_from_its_allocation_to_its_release();
     the_peak_remembers_what_is_gone_until_it_is_reset();
     a_resized_block_counts_once();

@@ -142,7 +142,6 @@ impl<'a> Whole<'a> {
         let middle = site.graph.shapes(&site.input)?[site.graph.output()].clone();
         let behind = self.run(&site.suffix, &middle, batch)?;
         let x = 4 * batch * elements(&site.input);
-        let images = (Use::Data, batch * self.image_bytes());
         let weights = (Use::Weights, self.if_resident(folded));
         let mut phase = larger(
             Phase::new("features", prefix, weights),
@@ -152,7 +151,6 @@ impl<'a> Whole<'a> {
                 phase
             }),
         );
-        phase.add(images);
         phase.add(self.lists(2));
         Ok(phase)
     }

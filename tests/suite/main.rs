@@ -3,6 +3,7 @@
 //! - [`golden_operations`], [`golden_networks`]: the numbers of PyTorch.
 //! - [`gradients`]: every gradient against finite differences.
 //! - [`lowering`]: the same function in fewer nodes.
+//! - [`levers`]: the same patch with less memory.
 //! - [`mapped`]: weights that stay in the file give the same bits.
 //! - [`determinism`]: the same bytes on any number of threads.
 //! - [`recompute`]: gradients with less memory, bit by bit.
@@ -18,6 +19,7 @@ mod errors;
 mod golden_networks;
 mod golden_operations;
 mod gradients;
+mod levers;
 mod lowering;
 mod mapped;
 mod random_graphs;
