@@ -24,9 +24,10 @@ use candle_core::Tensor;
 
 pub use self::seen::Seen;
 use super::planes::{
-    Moments, build, each, image_dims, moments, of_channel, one_a_channel, plane, rounded, same_shape, sum,
+    Moments, build, change, each, image_dims, moments, of_channel, one_a_channel, plane, rounded, same_shape, sum,
     wide, wide_channels,
 };
+use super::share::zeros;
 use super::{Pass, Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -54,21 +55,27 @@ pub struct Statistics {
 
 /// `y` with these statistics.
 pub fn fixed(x: &Tensor, affine: &Affine, at: &Statistics) -> Result<Tensor> {
-    let [_, c, h, w] = checked(x, affine, at)?;
+    let [_, _, h, w] = checked(x, affine, at)?;
     if is_slow_path(x) {
         return slow_fixed(x, affine, at).during(NORMALIZING);
     }
     by_dtype!(x, T => {
-        let (channels, elements) = (Channel::<T>::all(affine, at)?, slice::<T>(x)?);
-        let pixels = h * w;
-        let y = build(NORMALIZING, [elements.len() / pixels.max(1), pixels], |i, at, out| {
-            let Channel { scale, mean, bias, .. } = channels[i % c];
-            for (out, &x) in out.iter_mut().zip(&plane(&elements, i, pixels)[at]) {
-                *out = (x - mean) * scale + bias;
-            }
-        });
-        tensor(y?, x.dims())
+        let (weight, bias) = (slice::<T>(&affine.weight)?, slice::<T>(&affine.bias)?);
+        let (mean, var) = (slice::<T>(&at.mean)?, slice::<T>(&at.var)?);
+        let mut y = zeros(NORMALIZING, x.elem_count())?;
+        let numbers = Numbers { weight: &weight, bias: &bias, mean: &mean, var: &var, eps: affine.eps };
+        fixed_into(numbers, h * w, Some(&slice(x)?), &mut y);
+        tensor(y, x.dims())
     })
+}
+
+/// Fills `y`, of planes of `pixels` elements; without an `x`, it is in `y`.
+pub(crate) fn fixed_into<T: Real>(numbers: Numbers<T>, pixels: usize, x: Option<&[T]>, y: &mut [T]) {
+    let c = numbers.weight.len();
+    change(y, x, pixels, |i, _, y| {
+        let Channel { scale, mean, bias, .. } = numbers.channel(i % c);
+        y.iter_mut().for_each(|y| *y = (*y - mean) * scale + bias);
+    });
 }
 
 /// `dx` with these statistics, which do not depend on `x`.
@@ -184,6 +191,24 @@ pub fn scratch_bytes(x_shape: &[usize], pass: Pass, threads: usize) -> usize {
     }
 }
 
+/// What is learned and what was measured, one number a channel.
+#[derive(Clone, Copy)]
+pub(crate) struct Numbers<'a, T> {
+    pub(crate) weight: &'a [T],
+    pub(crate) bias: &'a [T],
+    pub(crate) mean: &'a [T],
+    pub(crate) var: &'a [T],
+    pub(crate) eps: f64,
+}
+
+impl<T: Real> Numbers<'_, T> {
+    fn channel(&self, c: usize) -> Channel<T> {
+        let r = (self.var[c].to_f64() + self.eps).sqrt().recip();
+        let scale = T::from_f64(self.weight[c].to_f64() * r);
+        Channel { scale, mean: self.mean[c], bias: self.bias[c], r }
+    }
+}
+
 /// The numbers of a channel that inner loops need.
 #[derive(Clone, Copy)]
 struct Channel<T> {
@@ -199,11 +224,8 @@ impl<T: Real> Channel<T> {
     fn all(affine: &Affine, at: &Statistics) -> Result<Vec<Self>> {
         let (weight, bias) = (slice::<T>(&affine.weight)?, slice::<T>(&affine.bias)?);
         let (mean, var) = (slice::<T>(&at.mean)?, slice::<T>(&at.var)?);
-        let channel = |c: usize| {
-            let r = (var[c].to_f64() + affine.eps).sqrt().recip();
-            Self { scale: T::from_f64(weight[c].to_f64() * r), mean: mean[c], bias: bias[c], r }
-        };
-        Ok((0..weight.len()).map(channel).collect())
+        let numbers = Numbers { weight: &weight, bias: &bias, mean: &mean, var: &var, eps: affine.eps };
+        Ok((0..weight.len()).map(|c| numbers.channel(c)).collect())
     }
 }
 

@@ -18,9 +18,9 @@ mod general;
 use candle_core::{DType, Tensor};
 
 use super::unfold::Unfold;
-use super::{Pass, Real, activation, by_dtype, is_slow_path, planes, slice, tensor};
+use super::{Pass, Real, activation, by_dtype, is_slow_path, planes, share, slice, tensor};
 use crate::error::{During, Error, Result};
-use crate::graph::op::Conv2d;
+use crate::graph::op::{Activation, Conv2d};
 
 const CONVOLVING: &str = "a convolution";
 
@@ -35,7 +35,7 @@ pub struct Epilogue<'a> {
 
 /// Sizes of one convolution, checked.
 #[derive(Clone, Copy, Debug)]
-struct Sizes {
+pub(crate) struct Sizes {
     conv: Conv2d,
     unfold: Unfold,
     /// Images.
@@ -46,13 +46,18 @@ struct Sizes {
 
 impl Sizes {
     fn new(conv: &Conv2d, x: &[usize], w: &[usize]) -> Result<Self> {
-        let problem = |problem: String| Error::Graph { node: "conv2d".into(), problem };
         let &[n, c, h, width] = x else { return Err(problem(format!("takes [n, c, h, w], got {x:?}"))) };
-        if conv.groups == 0 || !c.is_multiple_of(conv.groups) || !conv.outputs.is_multiple_of(conv.groups) {
-            return Err(problem(format!("{} groups do not divide {c} channels", conv.groups)));
-        }
+        let sizes = Self::of(conv, [n, c, h, width])?;
         if w != conv.weight_shape(c) {
             return Err(problem(format!("weight {w:?}, expected {:?}", conv.weight_shape(c))));
+        }
+        Ok(sizes)
+    }
+
+    /// The sizes for `x` of this shape and a weight that fits. Allocates nothing.
+    pub(crate) fn of(conv: &Conv2d, [n, c, h, width]: [usize; 4]) -> Result<Self> {
+        if conv.groups == 0 || !c.is_multiple_of(conv.groups) || !conv.outputs.is_multiple_of(conv.groups) {
+            return Err(problem(format!("{} groups do not divide {c} channels", conv.groups)));
         }
         let unfold = Unfold::new(conv.window(), h, width)
             .ok_or_else(|| problem(format!("no window fits into {h} x {width} pixels")))?;
@@ -88,6 +93,10 @@ impl Sizes {
     fn weight_len(&self) -> usize {
         self.conv.outputs * self.depth()
     }
+}
+
+fn problem(problem: String) -> Error {
+    Error::Graph { node: "conv2d".into(), problem }
 }
 
 /// The result of a convolution, `[n, outputs, oh, ow]`, for `x` `[n, c, h, w]` and `w`
@@ -171,12 +180,16 @@ pub fn scratch_bytes(conv: &Conv2d, x_shape: &[usize], pass: Pass, threads: usiz
     if sizes.is_depthwise() {
         return Ok(0);
     }
-    let of = match pass {
-        Pass::Dw => dw::scratch_bytes,
-        Pass::Dx => general::dx_scratch_bytes,
-        Pass::Forward => general::forward_scratch_bytes,
-    };
-    Ok(of(&sizes, size_of::<f32>(), threads))
+    Ok(match pass {
+        Pass::Dw => dw::scratch_bytes(&sizes, size_of::<f32>(), threads),
+        Pass::Dx => general::dx_scratch_bytes(&sizes, size_of::<f32>(), threads),
+        Pass::Forward => scratch_len(&sizes, threads) * size_of::<f32>(),
+    })
+}
+
+/// Elements of scratch that [`forward_into`] takes on `threads` threads.
+pub(crate) fn scratch_len(sizes: &Sizes, threads: usize) -> usize {
+    if sizes.is_depthwise() { 0 } else { general::scratch_len(sizes, threads) }
 }
 
 fn forward_cpu<T: Real>(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
@@ -185,12 +198,24 @@ fn forward_cpu<T: Real>(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogu
     let finish =
         Finish { activation: sizes.conv.activation, bias: bias.as_deref(), residual: residual.as_deref() };
     let (x, w) = (slice::<T>(x)?, slice::<T>(w)?);
-    let y = if sizes.is_depthwise() {
-        depthwise::forward(sizes, &x, &w, &finish)
+    let mut y = share::zeros(CONVOLVING, sizes.n * sizes.y_len())?;
+    let mut scratch = share::zeros(CONVOLVING, scratch_len(sizes, rayon::current_num_threads()))?;
+    forward_into(sizes, [&x, &w], &finish, (&mut y, &mut scratch));
+    tensor(y, &sizes.y_shape())
+}
+
+/// Fills `y`, with [`scratch_len`] elements of scratch.
+pub(crate) fn forward_into<T: Real>(
+    sizes: &Sizes,
+    [x, w]: [&[T]; 2],
+    finish: &Finish<T>,
+    (y, scratch): (&mut [T], &mut [T]),
+) {
+    if sizes.is_depthwise() {
+        depthwise::forward_into(sizes, [x, w], finish, y);
     } else {
-        general::forward(sizes, &x, &w, &finish)
-    };
-    tensor(y?, &sizes.y_shape())
+        general::forward_into(sizes, [x, w], finish, (y, scratch));
+    }
 }
 
 fn dx_cpu<T: Real>(sizes: &Sizes, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
@@ -200,10 +225,10 @@ fn dx_cpu<T: Real>(sizes: &Sizes, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
 }
 
 /// The epilogue on slices.
-struct Finish<'a, T> {
-    activation: Option<crate::graph::op::Activation>,
-    bias: Option<&'a [T]>,
-    residual: Option<&'a [T]>,
+pub(crate) struct Finish<'a, T> {
+    pub(crate) activation: Option<Activation>,
+    pub(crate) bias: Option<&'a [T]>,
+    pub(crate) residual: Option<&'a [T]>,
 }
 
 impl<T: Real> Finish<'_, T> {
