@@ -18,6 +18,10 @@ use archrepair::memory::{Meter, meter};
 use archrepair::zoo::{Model, Overrides};
 use candle_core::{DType, Device, Tensor};
 
+#[path = "memory/calls.rs"]
+mod calls;
+#[path = "memory/inference.rs"]
+mod inference;
 #[path = "memory/plan.rs"]
 mod plan;
 #[path = "memory/scratch.rs"]
@@ -26,7 +30,7 @@ mod scratch;
 mod state;
 
 #[global_allocator]
-static METER: Meter = Meter;
+static METER: calls::Counted = calls::Counted(Meter);
 
 fn main() {
     a_block_counts_from_its_allocation_to_its_release();
@@ -44,6 +48,10 @@ fn main() {
     a_mapped_network_takes_one_weight_beside_its_activations();
     plan::a_pass_that_trains_nothing_holds_what_was_said();
     plan::a_step_holds_what_was_said();
+    inference::an_executor_takes_the_bytes_of_its_layout();
+    inference::a_set_takes_what_was_said();
+    inference::later_passes_allocate_nothing();
+    inference::calls_from_outside_of_the_pool_fill_its_queue_alone();
     // Last, since it leaves threads behind that end when they like.
     scratch::kernels_need_what_they_say();
     println!("memory: every figure is exact");

@@ -262,7 +262,8 @@ mod tests {
         for kind in KINDS {
             let mut y = x;
             apply(kind, &mut y);
-            let want = evaluate(kind, &x).unwrap();
+            let mut want = [0.0; 7];
+            forward_into(kind, Some(&x), &mut want);
             assert!(y.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits()), "{kind:?}");
             assert!(y[6].is_nan());
         }

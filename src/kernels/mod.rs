@@ -37,6 +37,7 @@ mod share;
 mod unfold;
 
 pub use matmul::SCRATCH as THREAD_BYTES;
+pub(crate) use scratch::forward_scratch_len;
 pub use scratch::{CALL_BYTES, scratch_bytes};
 
 use std::marker::PhantomData;

@@ -53,6 +53,12 @@ impl<'a> Whole<'a> {
         Run { lowered, input, batch, mapped: self.base.levers.mapped, threads: self.threads }.peak()
     }
 
+    /// The deployed network on a set of images, in planned memory.
+    fn runner(&self) -> Result<Peak> {
+        let (input, batch, mapped) = (&self.input, self.base.levers.infer_batch, self.base.levers.mapped);
+        Run { lowered: &self.lowered, input, batch, mapped, threads: self.threads }.planned()
+    }
+
     /// The network with its batch norms as they are.
     fn unfolded(&self) -> Lowered {
         Lowered { graph: self.graph.clone(), params: self.base.params.clone() }
@@ -66,8 +72,7 @@ impl<'a> Whole<'a> {
     pub(super) fn prepare(&self) -> Result<Phase> {
         let batch = self.base.levers.infer_batch;
         let two = self.if_resident(2 * folded_bytes(&self.lowered));
-        let checked =
-            Phase::new("prepare", self.run(&self.lowered, &self.input, batch)?, (Use::Weights, two));
+        let checked = Phase::new("prepare", self.runner()?, (Use::Weights, two));
         // A batch is joined from failures and replay, and may have one image more of each kind.
         let batch = batch + 1;
         let joined = (Use::Data, batch * self.image_bytes());
@@ -171,7 +176,7 @@ impl<'a> Whole<'a> {
 
     /// Writing, reading and judging a patch of `own` bytes of tensors.
     pub(super) fn judge(&self, own: usize) -> Result<Phase> {
-        let run = self.run(&self.lowered, &self.input, self.base.levers.infer_batch)?;
+        let run = self.runner()?;
         // Two networks are compared; the trained and the repaired part are on the heap or in files.
         let two = self.if_resident(2 * folded_bytes(&self.lowered) + 3 * own);
         let compared = Phase::new("judge", run, (Use::Weights, two + own));

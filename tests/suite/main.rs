@@ -5,6 +5,7 @@
 //! - [`lowering`]: the same function in fewer nodes.
 //! - [`mapped`]: weights that stay in the file give the same bits.
 //! - [`determinism`]: the same bytes on any number of threads.
+//! - [`executor`]: inference in planned memory, bit by bit.
 //! - [`recompute`]: gradients with less memory, bit by bit.
 //! - [`search`]: what a search starts from.
 //! - [`errors`]: what failures say.
@@ -15,6 +16,7 @@
 
 mod determinism;
 mod errors;
+mod executor;
 mod golden_networks;
 mod golden_operations;
 mod gradients;
