@@ -50,10 +50,11 @@ fn main() {
     plan::a_step_holds_what_was_said();
     inference::an_executor_takes_the_bytes_of_its_layout();
     inference::a_set_takes_what_was_said();
-    inference::later_passes_allocate_nothing();
     inference::calls_from_outside_of_the_pool_fill_its_queue_alone();
-    // Last, since it leaves threads behind that end when they like.
-    scratch::kernels_need_what_they_say();
+    // Last, since they leave threads behind that end when they like.
+    let pools = scratch::pools();
+    inference::later_passes_allocate_nothing(&pools);
+    scratch::kernels_need_what_they_say(&pools);
     println!("memory: every figure is exact");
 }
 

@@ -9,6 +9,7 @@ use archrepair::graph::{Graph, INPUT, Params};
 use archrepair::memory::plan::Run;
 use archrepair::memory::{Levers, meter};
 use archrepair::rng::Rng;
+use rayon::ThreadPool;
 
 use super::calls::calls;
 use super::{held, lowered, scratch, shipped};
@@ -92,12 +93,10 @@ fn every_operation() -> (Graph, Params) {
     (graph, params)
 }
 
-/// Calls of the allocator by passes over these batches on as many threads, within the pool.
-fn calls_of(graph: &Graph, params: &Params, (batches, threads): (&[usize], usize)) -> usize {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    pool.broadcast(|_| warm());
+/// Calls of the allocator by passes over these batches, within the pool.
+fn calls_of((graph, params): (&Graph, &Params), batches: &[usize], pool: &ThreadPool) -> usize {
     pool.install(|| {
-        let layout = Layout::new((graph, params), (&SHAPE, 8), threads).unwrap();
+        let layout = Layout::new((graph, params), (&SHAPE, 8), rayon::current_num_threads()).unwrap();
         let mut executor = layout.executor().unwrap();
         executor.run(8).unwrap();
         let before = calls();
@@ -109,25 +108,20 @@ fn calls_of(graph: &Graph, params: &Params, (batches, threads): (&[usize], usize
     })
 }
 
-/// Makes what matrix products keep for this thread.
-fn warm() {
-    let (x, w) = (scratch::normal(&[4, 300]), scratch::normal(&[64, 300]));
-    drop(archrepair::kernels::linear::forward(&x, &w, None).unwrap());
-}
-
-pub(crate) fn later_passes_allocate_nothing() {
+/// In pools whose threads have made what matrix products keep.
+pub(crate) fn later_passes_allocate_nothing(pools: &[ThreadPool]) {
     let [(_, resident), (_, mapped)] = networks();
     let (graph, params) = every_operation();
     let all = [(&resident.graph, &resident.params), (&mapped.graph, &mapped.params), (&graph, &params)];
-    for (graph, params) in all {
-        for threads in [1, 2] {
-            let calls = calls_of(graph, params, (&[8, 1, 5, 8, 8, 3, 8, 1], threads));
-            assert_eq!(calls, 0, "{threads} threads");
+    for network in all {
+        for pool in pools {
+            let calls = calls_of(network, &[8, 1, 5, 8, 8, 3, 8, 1], pool);
+            assert_eq!(calls, 0, "{} threads", pool.current_num_threads());
         }
     }
     // Pixels on their way too: all that later batches of a set do.
     let (images, runner) = (noise(20), runner(true, 8));
-    rayon::scope(|_| {
+    pools[0].install(|| {
         let mut session = runner.session(SHAPE, 8).unwrap();
         session.logits(&images, &[0, 1, 2, 3]).unwrap();
         let before = calls();
