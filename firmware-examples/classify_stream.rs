@@ -91,7 +91,8 @@ fn stream(arguments: &Arguments, deployed: &Deployed, camera: &Camera) -> Result
     let mut session = runner.session([c, h, w], 1)?;
     let mut status = 0;
     for i in 0..camera.len() {
-        let seen = camera.frame(i).and_then(|frame| Ok((classify(deployed, &mut session, &frame.image)?, frame)));
+        let seen =
+            camera.frame(i).and_then(|frame| Ok((classify(deployed, &mut session, &frame.image)?, frame)));
         let kept = match seen {
             Ok(((class, probability), frame)) => {
                 tell(&format!("{}\t{class}\t{probability:.4}", frame.name))?;

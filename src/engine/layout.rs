@@ -244,8 +244,9 @@ fn operands<'a>(
             let problem = format!("takes {name} of {:?}, got {:?}", param.shape, weight.shape());
             return Err(node.error(problem));
         }
-        let is_plain =
-            |tensor: &candle_core::Tensor| matches!(tensor.device(), Device::Cpu) && tensor.dtype() == DType::F32;
+        let is_plain = |tensor: &candle_core::Tensor| {
+            matches!(tensor.device(), Device::Cpu) && tensor.dtype() == DType::F32
+        };
         if weight.resident().is_some_and(|tensor| !is_plain(tensor)) {
             return Err(node.error(format!("takes {name} as f32 on the CPU")));
         }

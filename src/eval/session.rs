@@ -21,7 +21,7 @@ pub struct Session<'a> {
 
 #[derive(Debug)]
 enum Memory<'a> {
-    Planned(Box<Executor<'a>>),
+    Planned(Executor<'a>),
     /// The last logits, copied from the device.
     Tensors(Vec<f32>),
 }
@@ -34,7 +34,7 @@ impl<'a> Session<'a> {
         }
         let threads = rayon::current_num_threads();
         let layout = Layout::new((&lowered.graph, &lowered.params), (&shape, batch), threads)?;
-        Ok(Self { runner, shape, memory: Memory::Planned(Box::new(layout.executor()?)) })
+        Ok(Self { runner, shape, memory: Memory::Planned(layout.executor()?) })
     }
 
     /// Logits of the images at `indices`, `classes` numbers an image.

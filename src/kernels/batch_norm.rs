@@ -24,8 +24,8 @@ use candle_core::Tensor;
 
 pub use self::seen::Seen;
 use super::planes::{
-    Moments, build, change, each, image_dims, moments, of_channel, one_a_channel, plane, rounded, same_shape, sum,
-    wide, wide_channels,
+    Moments, build, change, each, image_dims, moments, of_channel, one_a_channel, plane, rounded, same_shape,
+    sum, wide, wide_channels,
 };
 use super::share::zeros;
 use super::{Pass, Real, by_dtype, is_slow_path, slice, tensor};

@@ -7,6 +7,10 @@
 //! candle's tensor operations; that body runs on the CPU too, where tests hold it against the
 //! first. `is_slow_path` decides. Sums of half precision are taken in `f32`.
 //!
+//! On the CPU a forward pass is a function `..._into` that writes to a slice and allocates nothing:
+//! the tensor function makes the vector for it, [`engine::executor`](crate::engine::executor) has
+//! all slices planned. An `x` that is not there is what the slice holds: then it is changed in place.
+//!
 //! Shapes that do not meet, and whatever candle refuses, are [`Error::Tensor`](crate::Error).
 //!
 //! Legend: `x` input, `y` output, `dx` `dy` gradients of the loss by them, `dw` by the weight.

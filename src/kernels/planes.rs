@@ -42,11 +42,7 @@ pub(crate) fn build<T: Real>(
 }
 
 /// As [`build`], to memory that is there: `f` finds what `y` held before.
-pub(crate) fn write<T: Real>(
-    y: &mut [T],
-    pixels: usize,
-    f: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
-) {
+pub(crate) fn write<T: Real>(y: &mut [T], pixels: usize, f: impl Fn(usize, Range<usize>, &mut [T]) + Sync) {
     let write = |start: usize, out: &mut [T]| {
         let mut done = 0;
         while done < out.len() {

@@ -185,9 +185,10 @@ impl Run<'_> {
     pub fn planned(&self) -> Result<Peak> {
         let Lowered { graph, params } = self.lowered;
         let (network, images) = ((graph, params), (self.input, self.batch));
-        let bytes = match self.mapped {
-            true => Layout::new(network, images, self.threads)?.bytes(),
-            false => Layout::resident_bytes(network, images, self.threads)?,
+        let bytes = if self.mapped {
+            Layout::new(network, images, self.threads)?.bytes()
+        } else {
+            Layout::resident_bytes(network, images, self.threads)?
         };
         let mut peak = Peak::default();
         peak.add(Use::Values, bytes);

@@ -89,7 +89,8 @@ fn every_operation() -> (Graph, Params) {
     let y = graph.push("flat", Op::Flatten, &[y]);
     graph.push("linear", Op::Linear { outputs: 10, bias: true }, &[y]);
     let named = graph.params(&SHAPE).unwrap();
-    let params = named.into_iter().map(|p| (p.name, scratch::normal(&p.param.shape).abs().unwrap())).collect();
+    let params =
+        named.into_iter().map(|p| (p.name, scratch::normal(&p.param.shape).abs().unwrap())).collect();
     (graph, params)
 }
 

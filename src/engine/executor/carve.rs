@@ -38,7 +38,10 @@ mod tests {
         let mut memory: Vec<f32> = (0..10).map(|i| i as f32).collect();
         let ([a, b], rest) = carve(&mut memory, [6..8, 2..3]);
         assert_eq!((&*a, &*b), (&[6.0, 7.0][..], &[2.0][..]));
-        assert_eq!((rest.at(0..2), rest.at(3..6), rest.at(8..10)), (&[0.0, 1.0][..], &[3.0, 4.0, 5.0][..], &[8.0, 9.0][..]));
+        assert_eq!(
+            (rest.at(0..2), rest.at(3..6), rest.at(8..10)),
+            (&[0.0, 1.0][..], &[3.0, 4.0, 5.0][..], &[8.0, 9.0][..])
+        );
         assert!(rest.at(5..7).is_empty() && rest.at(2..3).is_empty());
     }
 

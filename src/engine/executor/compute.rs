@@ -41,7 +41,12 @@ pub(super) fn compute(
         Op::Conv2d(conv) => {
             let bias = conv.bias.then(|| weight(1)).transpose()?;
             let residual = conv.residual.then(|| input(1));
-            convolve((conv, [n, c, h, w]), [input(0), &weight(0)?], (bias.as_deref(), residual), (y, scratch))?;
+            convolve(
+                (conv, [n, c, h, w]),
+                [input(0), &weight(0)?],
+                (bias.as_deref(), residual),
+                (y, scratch),
+            )?;
         }
         Op::Flatten | Op::Identity => {}
         Op::Gate => gate::forward_into([input(1), &weight(0)?], h * w, x, y),

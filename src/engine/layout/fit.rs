@@ -1,7 +1,8 @@
 //! Blocks that live for a while, packed into as little memory as can be found quickly.
 //!
 //! The best packing is hard to find. Placing large blocks first, each into the smallest gap that
-//! holds it, comes close: within a few percent of what lives at once for the networks of the zoo.
+//! holds it, comes close: it takes no more than what lives at once for ResNets, and 2 % more on
+//! average for random graphs.
 //!
 //! # Source
 //!
@@ -39,33 +40,14 @@ pub(super) fn most_alive(blocks: &[Block]) -> usize {
     blocks.iter().map(|block| alive(block.first)).max().unwrap_or(0)
 }
 
-/// Where each block starts, and the end of the last: the best of three orders. Empty blocks start
-/// at 0.
+/// Where each block starts, and the end of the last. Empty blocks start at 0.
 pub(super) fn fit(blocks: &[Block]) -> (Vec<usize>, usize) {
-    let size = |block: &Block| (Reverse(block.len), block.first);
-    let breadth = |at: usize| blocks.iter().filter(|b| (b.first..=b.last).contains(&at)).map(|b| b.len).sum();
-    let crowded = |block: &Block| {
-        let most: usize = (block.first..=block.last).map(breadth).max().unwrap_or(0);
-        (Reverse(most), Reverse(block.len))
-    };
-    let in_time = |block: &Block| (block.first, Reverse(block.len));
-    let orders = [sorted(blocks, size), sorted(blocks, crowded), sorted(blocks, in_time)];
-    let packed = orders.iter().map(|order| pack(blocks, order));
-    packed.min_by_key(|(_, end)| *end).unwrap_or_default()
-}
-
-fn sorted<K: Ord>(blocks: &[Block], key: impl Fn(&Block) -> K) -> Vec<usize> {
     let mut order: Vec<usize> = (0..blocks.len()).filter(|&i| blocks[i].len > 0).collect();
-    order.sort_by_cached_key(|&i| key(&blocks[i]));
-    order
-}
-
-/// Places blocks in this order, each into the smallest gap that holds it between those it meets.
-fn pack(blocks: &[Block], order: &[usize]) -> (Vec<usize>, usize) {
+    order.sort_by_key(|&i| (Reverse(blocks[i].len), blocks[i].first));
     let (mut starts, mut end) = (vec![0usize; blocks.len()], 0);
     // In the order of their starts.
     let mut placed: Vec<usize> = Vec::with_capacity(order.len());
-    for &i in order {
+    for i in order {
         let (mut free, mut best) = (0, None);
         for &other in placed.iter().filter(|&&other| blocks[other].meets(&blocks[i])) {
             let gap = starts[other].saturating_sub(free);
