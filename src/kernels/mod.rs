@@ -8,7 +8,7 @@
 //! first. `is_slow_path` decides. Sums of half precision are taken in `f32`.
 //!
 //! On the CPU a forward pass is a function `..._into` that writes to a slice and allocates nothing:
-//! the tensor function makes the vector for it, [`engine::executor`](crate::engine::executor) has
+//! the tensor function makes the vector for it, `engine::executor` has
 //! all slices planned. An `x` that is not there is what the slice holds: then it is changed in place.
 //!
 //! Shapes that do not meet, and whatever candle refuses, are [`Error::Tensor`](crate::Error).

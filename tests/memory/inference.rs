@@ -33,7 +33,7 @@ fn runner(mapped: bool, infer_batch: usize) -> Runner {
     let model = shipped();
     let params = if mapped { model.mapped_params() } else { model.params() };
     let levers = Levers { infer_batch, ..Levers::FASTEST };
-    Deployed { levers, ..Deployed::new(model.network.clone(), params.unwrap()) }.runner().unwrap()
+    Deployed { levers, ..Deployed::new(model.network, params.unwrap()) }.runner().unwrap()
 }
 
 /// Exactly: the block of values and the lists.
