@@ -24,6 +24,8 @@ mod calls;
 mod inference;
 #[path = "memory/plan.rs"]
 mod plan;
+#[path = "memory/repairs.rs"]
+mod repairs;
 #[path = "memory/scratch.rs"]
 mod scratch;
 #[path = "memory/state.rs"]
@@ -51,6 +53,7 @@ fn main() {
     inference::an_executor_takes_the_bytes_of_its_layout();
     inference::a_set_takes_what_was_said();
     inference::calls_from_outside_of_the_pool_fill_its_queue_alone();
+    repairs::a_repair_holds_what_was_said();
     // Last, since they leave threads behind that end when they like.
     let pools = scratch::pools();
     inference::later_passes_allocate_nothing(&pools);

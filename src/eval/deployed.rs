@@ -1,5 +1,7 @@
 //! A network with its weights, ready to run.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 
 use super::Session;
@@ -13,8 +15,8 @@ use crate::memory::Levers;
 /// A network and all its tensors: a model file with or without a patch.
 #[derive(Clone, Debug)]
 pub struct Deployed {
-    /// The graph of stem, blocks and head.
-    pub network: Network,
+    /// The graph of stem, blocks and head. A clone shares it.
+    pub network: Arc<Network>,
     /// Its tensors.
     pub params: Params,
     /// How much it holds at once.
@@ -24,8 +26,8 @@ pub struct Deployed {
 impl Deployed {
     /// A network that runs as fast as it goes.
     #[must_use]
-    pub fn new(network: Network, params: Params) -> Self {
-        Self { network, params, levers: Levers::FASTEST }
+    pub fn new(network: impl Into<Arc<Network>>, params: Params) -> Self {
+        Self { network: network.into(), params, levers: Levers::FASTEST }
     }
 
     /// The whole network, folded and fused for inference.

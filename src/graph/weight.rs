@@ -76,8 +76,13 @@ impl Weight {
     /// # Errors
     ///
     /// [`crate::Error::Tensor`] when they are no `f32` or cannot be read.
-    pub(super) fn floats(&self) -> Result<Vec<f32>> {
-        self.tensor()?.flatten_all().and_then(|tensor| tensor.to_vec1()).during("reading a weight")
+    pub(crate) fn floats(&self) -> Result<Vec<f32>> {
+        match &self.0 {
+            Place::Mapped { view, factors } => Ok(widened(view, factors)),
+            Place::Resident(tensor) => {
+                tensor.flatten_all().and_then(|tensor| tensor.to_vec1()).during("reading a weight")
+            }
+        }
     }
 
     /// Shape of the tensor.

@@ -40,7 +40,6 @@ mod scratch;
 mod share;
 mod unfold;
 
-pub use matmul::SCRATCH as THREAD_BYTES;
 pub(crate) use scratch::forward_scratch_len;
 pub use scratch::{CALL_BYTES, scratch_bytes};
 
@@ -50,6 +49,14 @@ use std::ops::{Deref, Range};
 use candle_core::{DType, Device, Storage, Tensor, WithDType};
 
 use crate::error::{During, Result};
+
+/// Bytes that the threads which compute here have still to allocate for good, at their first
+/// matrix product.
+#[must_use]
+pub fn missing_thread_bytes() -> usize {
+    let missing = |_: rayon::BroadcastContext| usize::from(!matmul::has_scratch()) * matmul::SCRATCH;
+    rayon::broadcast(missing).into_iter().sum()
+}
 
 /// One computation of an operation, as a planner of memory counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -32,6 +32,12 @@ impl Peak {
         Self { bytes: ledger.peak(), of: ledger.at_peak() }
     }
 
+    /// A list or a batch alone.
+    #[must_use]
+    pub fn data(bytes: usize) -> Self {
+        Self { bytes, of: Bytes::from([(Use::Data, bytes)]) }
+    }
+
     /// `n` of these at once.
     #[must_use]
     pub fn times(mut self, n: usize) -> Self {

@@ -115,6 +115,7 @@ pub fn search(
             factor * if site.params.find(name).is_some() { weights.rate } else { weights.new_rate }
         };
         by_weight.step(&mut part.params, &grads, rate)?;
+        drop(grads); // the next step has its own
         progress(step, loss);
         if (step + 1) % config.choice_every == 0 {
             part.trained.clone_from(&alphas);
