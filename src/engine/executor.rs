@@ -59,11 +59,11 @@ impl<'a> Executor<'a> {
         Ok(&mut self.memory[range])
     }
 
-    /// The output for the `n` images that were written to [`Executor::input`] before, each time
-    /// anew: images one after another.
+    /// The output for `n` images, one after another. They are read from [`Executor::input`], where
+    /// each call finds them only once: write them anew for the next.
     ///
-    /// Work goes to the thread pool once, so a call from outside of it allocates what the pool's
-    /// queue does: nothing but one small block in some dozen calls.
+    /// Nothing is allocated but what each thread keeps from its first matrix product on, and in a
+    /// call from outside of the thread pool what its queue needs: a small block in some dozen calls.
     ///
     /// # Errors
     ///

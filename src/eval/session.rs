@@ -66,3 +66,51 @@ impl<'a> Session<'a> {
 fn numbers(logits: &Tensor) -> Result<Vec<f32>> {
     logits.flatten_all().and_then(|logits| logits.to_vec1()).during("reading logits")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::eval::Deployed;
+    use crate::rng::Rng;
+    use crate::zoo::{Model, Overrides};
+
+    fn runner() -> Runner {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fashion-resnet18/model.safetensors");
+        let model = Model::open(&path, &Overrides::default()).unwrap();
+        Deployed::new(model.network.clone(), model.params().unwrap()).runner().unwrap()
+    }
+
+    fn noise(n: usize, [h, w]: [usize; 2]) -> Images {
+        let rng = &mut Rng::new(1);
+        let pixels = (0..n * h * w).map(|_| rng.below(256) as u8).collect();
+        Images::from_parts([1, h, w], pixels, vec![0; n], "noise").unwrap()
+    }
+
+    #[test]
+    fn planned_memory_and_tensors_give_the_same_bits() {
+        let (runner, images) = (runner(), noise(5, [28, 28]));
+        let mut planned = runner.session([1, 28, 28], 3).unwrap();
+        let mut tensors =
+            Session { runner: &runner, shape: [1, 28, 28], memory: Memory::Tensors(Vec::new()) };
+        for indices in [&[0, 1, 2][..], &[4], &[3, 0]] {
+            let logits = planned.logits(&images, indices).unwrap();
+            assert_eq!(logits.len(), 10 * indices.len());
+            assert_eq!(logits, tensors.logits(&images, indices).unwrap());
+        }
+        assert_eq!(runner.logits(&images).unwrap().dims(), [5, 10]);
+        assert_eq!(runner.classes(&noise(0, [28, 28])).unwrap(), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn what_does_not_fit_a_session_is_refused() {
+        let runner = runner();
+        let mut session = runner.session([1, 28, 28], 1).unwrap();
+        let text = |result: Result<&[f32]>| result.unwrap_err().to_string();
+        let wrong = text(session.logits(&noise(1, [28, 14]), &[0]));
+        assert!(wrong.contains("1x28x14") && wrong.contains("1x28x28"), "{wrong}");
+        let many = text(session.logits(&noise(2, [28, 28]), &[0, 1]));
+        assert_eq!(many, "images is 2, expected at most 1");
+    }
+}

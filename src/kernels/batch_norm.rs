@@ -19,13 +19,14 @@
 //! Ioffe and Szegedy, "Batch Normalization", 2015 (arXiv:1502.03167), section 3.
 
 mod seen;
+mod slow;
 
 use candle_core::Tensor;
 
 pub use self::seen::Seen;
 use super::planes::{
     Moments, build, change, each, image_dims, moments, of_channel, one_a_channel, plane, rounded, same_shape,
-    sum, wide, wide_channels,
+    sum,
 };
 use super::share::zeros;
 use super::{Pass, Real, by_dtype, is_slow_path, slice, tensor};
@@ -57,7 +58,7 @@ pub struct Statistics {
 pub fn fixed(x: &Tensor, affine: &Affine, at: &Statistics) -> Result<Tensor> {
     let [_, _, h, w] = checked(x, affine, at)?;
     if is_slow_path(x) {
-        return slow_fixed(x, affine, at).during(NORMALIZING);
+        return slow::fixed(x, affine, at).during(NORMALIZING);
     }
     by_dtype!(x, T => {
         let (weight, bias) = (slice::<T>(&affine.weight)?, slice::<T>(&affine.bias)?);
@@ -82,7 +83,7 @@ pub(crate) fn fixed_into<T: Real>(numbers: Numbers<T>, pixels: usize, x: Option<
 pub fn fixed_dx(dy: &Tensor, affine: &Affine, at: &Statistics) -> Result<Tensor> {
     let [_, c, h, w] = checked(dy, affine, at)?;
     if is_slow_path(dy) {
-        return slow_fixed_dx(dy, affine, at).during(NORMALIZING);
+        return slow::fixed_dx(dy, affine, at).during(NORMALIZING);
     }
     by_dtype!(dy, T => {
         let (channels, elements) = (Channel::<T>::all(affine, at)?, slice::<T>(dy)?);
@@ -102,7 +103,7 @@ pub fn fixed_dparams(dy: &Tensor, x: &Tensor, affine: &Affine, at: &Statistics) 
     let [_, c, h, w] = checked(x, affine, at)?;
     same_shape(dy, x, NORMALIZING)?;
     if is_slow_path(x) {
-        return slow_dparams(dy, x, affine, at).during(NORMALIZING);
+        return slow::dparams(dy, x, affine, at).during(NORMALIZING);
     }
     by_dtype!(x, T => {
         let channels = Channel::<T>::all(affine, at)?;
@@ -115,7 +116,7 @@ pub fn fixed_dparams(dy: &Tensor, x: &Tensor, affine: &Affine, at: &Statistics) 
 pub fn statistics(x: &Tensor) -> Result<Statistics> {
     let [n, c, h, w] = image_dims(x)?;
     if is_slow_path(x) {
-        return slow_statistics(x).during(NORMALIZING);
+        return slow::statistics(x).during(NORMALIZING);
     }
     by_dtype!(x, T => {
         let x = slice::<T>(x)?;
@@ -145,7 +146,7 @@ pub fn batch_backward(
     checked(x, affine, at)?;
     same_shape(dy, x, NORMALIZING)?;
     if is_slow_path(x) {
-        return slow_batch_backward(dy, x, affine, at).during(NORMALIZING);
+        return slow::batch_backward(dy, x, affine, at).during(NORMALIZING);
     }
     by_dtype!(x, T => fast_batch_backward(dy, x, &Channel::<T>::all(affine, at)?))
 }
@@ -266,58 +267,6 @@ fn join(planes: &[Moments]) -> Moments {
     Moments { mean, var: planes.iter().map(spread).sum::<f64>() / n }
 }
 
-/// `(e, r)`: standardized `x` and the reciprocal deviation, broadcastable.
-fn slow_parts(x: &Tensor, affine: &Affine, at: &Statistics) -> candle_core::Result<(Tensor, Tensor)> {
-    let r = (wide_channels(&at.var)? + affine.eps)?.sqrt()?.recip()?;
-    Ok((wide(x)?.broadcast_sub(&wide_channels(&at.mean)?)?.broadcast_mul(&r)?, r))
-}
-
-fn slow_fixed(x: &Tensor, affine: &Affine, at: &Statistics) -> candle_core::Result<Tensor> {
-    let (e, _) = slow_parts(x, affine, at)?;
-    let y = e.broadcast_mul(&wide_channels(&affine.weight)?)?;
-    y.broadcast_add(&wide_channels(&affine.bias)?)?.to_dtype(x.dtype())
-}
-
-fn slow_fixed_dx(dy: &Tensor, affine: &Affine, at: &Statistics) -> candle_core::Result<Tensor> {
-    let r = (wide_channels(&at.var)? + affine.eps)?.sqrt()?.recip()?;
-    wide(dy)?.broadcast_mul(&(wide_channels(&affine.weight)? * r)?)?.to_dtype(dy.dtype())
-}
-
-fn slow_dparams(
-    dy: &Tensor,
-    x: &Tensor,
-    affine: &Affine,
-    at: &Statistics,
-) -> candle_core::Result<(Tensor, Tensor)> {
-    let (e, _) = slow_parts(x, affine, at)?;
-    let dy = wide(dy)?;
-    let dweight = (&dy * e)?.sum((0, 2, 3))?.to_dtype(affine.weight.dtype())?;
-    Ok((dweight, dy.sum((0, 2, 3))?.to_dtype(affine.bias.dtype())?))
-}
-
-fn slow_statistics(x: &Tensor) -> candle_core::Result<Statistics> {
-    let x = wide(x)?;
-    let mean = x.mean_keepdim((0, 2, 3))?;
-    let var = x.broadcast_sub(&mean)?.sqr()?.mean((0, 2, 3))?;
-    Ok(Statistics { mean: mean.flatten_all()?, var })
-}
-
-fn slow_batch_backward(
-    dy: &Tensor,
-    x: &Tensor,
-    affine: &Affine,
-    at: &Statistics,
-) -> candle_core::Result<(Tensor, Tensor, Tensor)> {
-    let (e, r) = slow_parts(x, affine, at)?;
-    let wide_dy = wide(dy)?;
-    let shift = wide_dy.mean_keepdim((0, 2, 3))?;
-    let slope = (&wide_dy * &e)?.mean_keepdim((0, 2, 3))?;
-    let inner = wide_dy.broadcast_sub(&shift)?.sub(&e.broadcast_mul(&slope)?)?;
-    let dx = inner.broadcast_mul(&(wide_channels(&affine.weight)? * r)?)?.to_dtype(x.dtype())?;
-    let (dweight, dbias) = slow_dparams(dy, x, affine, at)?;
-    Ok((dx, dweight, dbias))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -341,20 +290,20 @@ mod tests {
                 let affine = Affine { weight, bias, eps: EPS };
                 let at = Statistics { mean: cast(&mean, dtype), var: cast(&var.abs().unwrap(), dtype) };
                 let y = fixed(&x, &affine, &at).unwrap();
-                assert_close(&y, &slow_fixed(&x, &affine, &at).unwrap(), CLOSE);
+                assert_close(&y, &slow::fixed(&x, &affine, &at).unwrap(), CLOSE);
                 let dx = fixed_dx(&dy, &affine, &at).unwrap();
-                assert_close(&dx, &slow_fixed_dx(&dy, &affine, &at).unwrap(), CLOSE);
+                assert_close(&dx, &slow::fixed_dx(&dy, &affine, &at).unwrap(), CLOSE);
                 let got = fixed_dparams(&dy, &x, &affine, &at).unwrap();
-                let want = slow_dparams(&dy, &x, &affine, &at).unwrap();
+                let want = slow::dparams(&dy, &x, &affine, &at).unwrap();
                 assert_close(&got.0, &want.0, CLOSE);
                 assert_close(&got.1, &want.1, CLOSE);
 
                 let (_, own) = batch(&x, &affine).unwrap();
-                let want = slow_statistics(&x).unwrap();
+                let want = slow::statistics(&x).unwrap();
                 assert_close(&own.mean, &want.mean, CLOSE);
                 assert_close(&own.var, &want.var, CLOSE);
                 let got = batch_backward(&dy, &x, &affine, &own).unwrap();
-                let want = slow_batch_backward(&dy, &x, &affine, &own).unwrap();
+                let want = slow::batch_backward(&dy, &x, &affine, &own).unwrap();
                 assert_close(&got.0, &want.0, CLOSE);
                 assert_close(&got.1, &want.1, CLOSE);
                 assert_close(&got.2, &want.2, CLOSE);

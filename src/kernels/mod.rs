@@ -8,8 +8,8 @@
 //! first. `is_slow_path` decides. Sums of half precision are taken in `f32`.
 //!
 //! On the CPU a forward pass is a function `..._into` that writes to a slice and allocates nothing:
-//! the tensor function makes the vector for it, `engine::executor` has
-//! all slices planned. An `x` that is not there is what the slice holds: then it is changed in place.
+//! the tensor function makes a vector for it, `engine::executor` has planned all slices. Where such
+//! a function takes an optional `x` and there is none, it changes what the slice holds.
 //!
 //! Shapes that do not meet, and whatever candle refuses, are [`Error::Tensor`](crate::Error).
 //!
