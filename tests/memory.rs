@@ -35,6 +35,13 @@ mod state;
 static METER: calls::Counted = calls::Counted(Meter);
 
 fn main() {
+    if std::env::var("X").is_ok() {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(std::env::var("X").unwrap().parse().unwrap())
+            .build_global()
+            .unwrap();
+        return repairs::a_transfer_holds_what_was_said();
+    }
     a_block_counts_from_its_allocation_to_its_release();
     the_peak_remembers_what_is_gone_until_it_is_reset();
     a_resized_block_counts_once();
@@ -53,6 +60,7 @@ fn main() {
     inference::an_executor_takes_the_bytes_of_its_layout();
     inference::a_set_takes_what_was_said();
     inference::calls_from_outside_of_the_pool_fill_its_queue_alone();
+    repairs::a_transfer_holds_what_was_said();
     repairs::a_repair_holds_what_was_said();
     // Last, since they leave threads behind that end when they like.
     let pools = scratch::pools();

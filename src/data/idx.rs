@@ -118,8 +118,6 @@ pub(super) fn images_files(folder: &Path) -> Result<Vec<PathBuf>> {
 struct Stream<'a> {
     sizes: Vec<usize>,
     elements: Box<dyn Read + 'a>,
-    /// Bytes of the file as stored.
-    stored: u64,
     path: &'a Path,
 }
 
@@ -144,7 +142,7 @@ impl<'a> Stream<'a> {
                 format!("the header says {sizes:?} elements, its {stored} bytes hold {most} at most");
             return Err(malformed(path, problem));
         }
-        Ok(Self { sizes, elements, stored, path })
+        Ok(Self { sizes, elements, path })
     }
 
     /// The elements, exactly as many as the header says.

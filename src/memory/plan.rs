@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ledger::{Bytes, Ledger, Shared, Tally, Use};
+pub use super::ledger::Fate;
+use super::ledger::{BOOKKEEPING, Bytes, Ledger, Shared, Tally, Use};
 use crate::engine::grad::pass::Pass;
 use crate::engine::grad::schedule::Schedule;
 use crate::engine::grad::{Norms, Recompute, Wanted};
@@ -68,8 +69,8 @@ pub struct Step<'a> {
     pub input: &'a [usize],
     /// Its tensors, where they are widened when they are read.
     pub params: Option<&'a Params>,
-    /// Whether its gradients are kept, and summed over micro-batches.
-    pub summed: bool,
+    /// What becomes of its gradients.
+    pub gradients: Fate,
     /// What stands behind it.
     pub suffix: &'a Lowered,
     /// Whether the weights behind it are widened when they are read.
@@ -93,8 +94,8 @@ impl Step<'_> {
     pub fn peak(&self) -> Result<Peak> {
         let ledger = Ledger::default();
         let n = self.micro_batch.min(self.batch).max(1);
-        let trained = self.trained_bytes;
-        let _state = ledger.enter(Use::Optimizer, trained * self.states);
+        let headers = self.trained.len() * BOOKKEEPING;
+        let _state = ledger.enter(Use::Optimizer, (self.trained_bytes + headers) * self.states);
         let classes = self.classes()?;
         let nodes = self.graph.nodes.len() + self.suffix.graph.nodes.len();
         let _lists = ledger.enter(Use::Data, self.batch * 24 + nodes * NODE_BYTES);
@@ -113,8 +114,8 @@ impl Step<'_> {
         )?;
         let mut own_pass = Pass::new(self.graph, x);
         let mut own_tally = own.tally(&ledger, self.threads);
-        own_tally.summed = self.summed;
-        if n < self.batch {
+        own_tally.fate = self.gradients;
+        if n < self.batch && self.gradients == Fate::Summed {
             // From the second micro-batch on, the sums of gradients so far are there.
             own_tally.grads = self.sums(&ledger)?;
         }
@@ -234,7 +235,7 @@ impl<'a> Simulated<'a> {
             threads,
             ledger: ledger.clone(),
             grads: BTreeMap::new(),
-            summed: true,
+            fate: Fate::Dropped,
         }
     }
 }

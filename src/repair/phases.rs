@@ -16,7 +16,7 @@ use crate::graph::op::{Op, elements};
 use crate::graph::{Graph, Params};
 use crate::localize::neurons;
 use crate::memory::ledger::Use;
-use crate::memory::plan::{Peak, Run, Step};
+use crate::memory::plan::{Fate, Peak, Run, Step};
 use crate::meter;
 
 /// A phase and its worst moment.
@@ -123,7 +123,7 @@ impl<'a> Whole<'a> {
             input: &self.input,
             suffix: &nothing,
             params: self.base.levers.mapped.then_some(&self.base.params),
-            summed: false,
+            gradients: Fate::Dropped,
             mapped: self.base.levers.mapped,
             batch: 1,
             micro_batch: 1,
@@ -167,8 +167,11 @@ impl<'a> Whole<'a> {
     pub(super) fn evaluation(&self, site: &Site, graph: &Graph) -> Result<Peak> {
         let batch = self.batch(self.counts.most_held());
         let own = Lowered { graph: graph.clone(), params: Params::default() };
-        let own =
+        let mut own =
             Run { lowered: &own, input: &site.input, batch, mapped: false, threads: self.threads }.peak()?;
+        if self.base.levers.mapped {
+            own.add(Use::Weights, largest_bytes(graph, &site.input)?);
+        }
         let middle = graph.shapes(&site.input)?[graph.output()].clone();
         let mut behind = self.run(&site.suffix, &middle, batch)?;
         behind.add(Use::Data, 4 * batch * elements(&site.input));
@@ -199,7 +202,7 @@ impl<'a> Whole<'a> {
             input: &site.input,
             suffix: &site.suffix,
             params: None,
-            summed: true,
+            gradients: if levers.steps_at_once(batch) { Fate::Stepped } else { Fate::Summed },
             mapped: levers.mapped,
             batch,
             micro_batch: levers.micro_batch,

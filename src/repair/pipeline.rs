@@ -178,20 +178,25 @@ impl Repair<'_> {
         progress(Stage::Fit, &level.to_string(), 0);
         let as_deployed = Part::new(site.graph.clone(), site.params.clone(), &site)?;
         let mut weights = self.fit(&site, as_deployed, sets.training(), (self.config.fit.steps, progress))?;
-        self.set_aside(&mut weights)?;
+        weights.set_aside(&site, self.inputs.folder)?;
         if self.config.method == Method::Weights {
             return Ok((place(start, &site, &weights)?, Vec::new()));
         }
         progress(Stage::Search, &level.to_string(), 0);
         let clean = CleanStatistics::measure(&sets.replay)?;
-        let data = Data { training: sets.training(), validation: sets.validation(), clean: &clean };
+        let data = Data {
+            training: sets.training(),
+            validation: sets.validation(),
+            clean: &clean,
+            folder: self.inputs.folder,
+        };
         let mut rng = Rng::new(self.config.seed);
         let mut tell = |step, _| progress(Stage::Search, &level.to_string(), step + 1);
         let (found, mut choices) =
             search(&site, data, (&self.config.search, &self.config.fit), &mut rng, &mut tell)?;
         let steps = self.config.fit.steps - self.config.search.steps;
         let mut found = self.fit(&site, found, sets.training(), (steps, progress))?;
-        self.set_aside(&mut found)?;
+        found.set_aside(&site, self.inputs.folder)?;
         // An architecture stays only if it is worth more than the deployed one with as many steps.
         let held_back = |part: &Part| HeldBack::measure(&site, part, sets.validation());
         if held_back(&found)?.is_better_than(&held_back(&weights)?) {
@@ -212,13 +217,5 @@ impl Repair<'_> {
         let mut tell = |step, _| progress(Stage::Fit, &site.level.to_string(), step + 1);
         fit(site, &mut part, sets, (&config, &mut Rng::new(self.config.seed)), &mut tell)?;
         Ok(part)
-    }
-
-    /// Moves a part that waits into a file, where weights are in files.
-    fn set_aside(&self, part: &mut Part) -> Result<()> {
-        if self.base.levers.mapped {
-            part.params = part.params.spooled(self.inputs.folder)?;
-        }
-        Ok(())
     }
 }

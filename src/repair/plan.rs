@@ -104,19 +104,25 @@ fn settings(batch: usize) -> Vec<Levers> {
     let micro_batches = std::iter::successors(Some(batch), |n| (*n > 1).then(|| n.div_ceil(2)));
     let micro_batches: Vec<usize> = micro_batches.collect();
     let mut all = Vec::new();
-    for (grouped, stateless) in [(false, false), (true, false), (true, true)] {
+    // Those that change what is searched or learned come last, one after the other.
+    for dear in 0..4 {
+        let [grouped, stateless, streamed] = [1, 2, 3].map(|level| dear >= level);
         let mut same = Vec::new();
         for mapped in [false, true] {
-            for depth in [Depth::Nothing, Depth::Mixtures, Depth::Segments] {
-                for &micro_batch in &micro_batches {
-                    same.push(Levers { micro_batch, depth, mapped, grouped, stateless, ..Levers::FASTEST });
-                }
+            for (micro_batch, depth) in micro_batches.iter().copied().flat_map(depths) {
+                let infer_batch = Levers::FASTEST.infer_batch;
+                same.push(Levers { micro_batch, depth, infer_batch, grouped, mapped, stateless, streamed });
             }
         }
         same.sort_by(|a, b| time_factor(a, batch).total_cmp(&time_factor(b, batch)));
         all.extend(same);
     }
     all
+}
+
+/// A micro-batch with every depth.
+fn depths(micro_batch: usize) -> [(usize, Depth); 3] {
+    [Depth::Nothing, Depth::Mixtures, Depth::Segments].map(|depth| (micro_batch, depth))
 }
 
 /// How much longer a step takes than without levers: an estimate from single runs on one machine,
@@ -172,15 +178,8 @@ impl<'a> Planner<'a> {
     /// The setting with the smallest peak.
     fn tightest(&self) -> Result<(Levers, Vec<Phase>)> {
         let mut best: Option<(Levers, Vec<Phase>)> = None;
-        for depth in [Depth::Nothing, Depth::Mixtures, Depth::Segments] {
-            let levers = Levers {
-                micro_batch: 1,
-                depth,
-                infer_batch: 1,
-                mapped: true,
-                grouped: true,
-                stateless: true,
-            };
+        for (micro_batch, depth) in depths(1) {
+            let levers = Levers { micro_batch, depth, ..Levers::LEANEST };
             let phases = self.phases(levers)?;
             if best.as_ref().is_none_or(|(_, best)| highest(&phases) < highest(best)) {
                 best = Some((levers, phases));
@@ -249,15 +248,11 @@ impl<'a> Planner<'a> {
             let peak = if weights.bytes >= choices.bytes { weights } else { choices };
             Ok::<_, Error>(Phase::new(name, peak, (Use::Weights, beside)))
         };
-        // Judging a part folds its convolutions into a copy.
+        // A part that is judged is in a file, or on the heap with a copy of its folded convolutions.
         let judged = |name, graph: &Graph, beside| {
-            let beside = own_bytes(graph, &site.input)? + frozen + beside;
-            let folded = convolution_bytes(graph, &site.input)?;
-            Ok::<_, Error>(Phase::new(
-                name,
-                network.evaluation(site, graph)?,
-                (Use::Weights, beside + folded),
-            ))
+            let resident = own_bytes(graph, &site.input)? + convolution_bytes(graph, &site.input)?;
+            let beside = network.if_resident(resident) + frozen + beside;
+            Ok::<_, Error>(Phase::new(name, network.evaluation(site, graph)?, (Use::Weights, beside)))
         };
         if self.config.target == Target::Auto {
             let graph = trial_graph(site)?;
@@ -266,7 +261,7 @@ impl<'a> Planner<'a> {
         }
         features.name = "features";
         phases.extend([features, part("weights", &site.graph, 0)?]);
-        let mut grown = 1.0;
+        let mut repaired = own;
         if self.config.method == Method::Search {
             // The part with trained weights waits for the searched one, in a file if weights are.
             let waits = network.if_resident(own);
@@ -277,10 +272,11 @@ impl<'a> Planner<'a> {
             phases.extend([part("search", &graph, waits)?, judged("search", &graph, waits)?]);
             let seen = Peak::data(CleanStatistics::bytes(&site.input));
             phases.push(Phase::new("search", seen, (Use::Weights, own + frozen + waits)));
-            grown = self.config.search.max_growth;
+            let grown = (own as f64 * self.config.search.max_growth) as usize;
+            repaired = grown.min(own_bytes(&graph, &site.input)?);
         }
         let largest = largest_bytes(&site.graph, &site.input)?;
-        phases.push(network.judge((own as f64 * grown) as usize, largest)?);
+        phases.push(network.judge(repaired, largest)?);
         Ok(phases)
     }
 

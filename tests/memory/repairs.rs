@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use archrepair::data::Images;
+use archrepair::data::transfer::Transfer;
 use archrepair::fit::Level;
 use archrepair::memory::meter;
 use archrepair::repair::patching::deploy_mapped;
@@ -90,4 +91,26 @@ fn repairs_within_a_twentieth(path: &str, blocks: &[(&str, usize)]) -> usize {
         }
     }
     within
+}
+
+/// What the field does is estimated within what is said, and that is at most a fifth too much.
+pub(crate) fn a_transfer_holds_what_was_said() {
+    let folder = std::env::temp_dir();
+    for (shape, n) in [([1, 28, 28], 100), ([3, 224, 224], 24), ([3, 32, 32], 40)] {
+        let noise = |seed| {
+            let rng = &mut Rng::new(seed);
+            let images =
+                (0..n).map(|_| (0..shape.iter().product()).map(|_| rng.below(256) as u8).collect::<Vec<_>>());
+            Images::from_bytes(shape, Bytes::spool(images, &folder).unwrap(), vec![0; n], "noise").unwrap()
+        };
+        let (clean, failing) = (noise(1), noise(2));
+        let said = Transfer::bytes(shape, rayon::current_num_threads());
+        let before = meter::current();
+        meter::reset_peak();
+        let transfer = Transfer::estimate(&clean, &failing, (&folder, 3)).unwrap();
+        let peak = meter::peak() - before;
+        meter::reset_peak();
+        drop(transfer.apply(&clean, (&folder, 3)).unwrap());
+        println!("{shape:?} {said} {peak} {}", meter::peak() - before);
+    }
 }
