@@ -55,6 +55,22 @@ impl Weight {
         }
     }
 
+    /// Writes the numbers of a mapped weight to `out`, which has as many; nothing for one on the
+    /// heap.
+    pub(crate) fn widen_into(&self, out: &mut [f32]) {
+        if let Place::Mapped { view, factors } = &self.0 {
+            widen(view, factors, out);
+        }
+    }
+
+    /// The tensor of a weight on the heap.
+    pub(crate) fn resident(&self) -> Option<&Tensor> {
+        match &self.0 {
+            Place::Mapped { .. } => None,
+            Place::Resident(tensor) => Some(tensor),
+        }
+    }
+
     /// All numbers, last index first.
     ///
     /// # Errors
@@ -160,6 +176,11 @@ impl Weight {
 
 fn widened(view: &View, factors: &[Arc<[f32]>]) -> Vec<f32> {
     let mut values = vec![0.0; view.n_elements()];
+    widen(view, factors, &mut values);
+    values
+}
+
+fn widen(view: &View, factors: &[Arc<[f32]>], values: &mut [f32]) {
     let per_channel = values.len() / view.shape().first().copied().unwrap_or(1).max(1);
     for (c, channel) in values.chunks_mut(per_channel.max(1)).enumerate() {
         view.read(c * per_channel, channel);
@@ -167,7 +188,6 @@ fn widened(view: &View, factors: &[Arc<[f32]>]) -> Vec<f32> {
             channel.iter_mut().for_each(|value| *value *= factor);
         }
     }
-    values
 }
 
 #[cfg(test)]

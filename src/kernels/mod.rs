@@ -7,6 +7,10 @@
 //! candle's tensor operations; that body runs on the CPU too, where tests hold it against the
 //! first. `is_slow_path` decides. Sums of half precision are taken in `f32`.
 //!
+//! On the CPU a forward pass is a function `..._into` that writes to a slice and allocates nothing:
+//! the tensor function makes a vector for it, `engine::executor` has planned all slices. Where such
+//! a function takes an optional `x` and there is none, it changes what the slice holds.
+//!
 //! Shapes that do not meet, and whatever candle refuses, are [`Error::Tensor`](crate::Error).
 //!
 //! Legend: `x` input, `y` output, `dx` `dy` gradients of the loss by them, `dw` by the weight.
@@ -36,6 +40,7 @@ mod scratch;
 mod share;
 mod unfold;
 
+pub(crate) use scratch::forward_scratch_len;
 pub use scratch::{CALL_BYTES, scratch_bytes};
 
 use std::marker::PhantomData;

@@ -10,6 +10,7 @@ use super::ledger::{BOOKKEEPING, Bytes, Ledger, Shared, Tally, Use};
 use crate::engine::grad::pass::Pass;
 use crate::engine::grad::schedule::Schedule;
 use crate::engine::grad::{Norms, Recompute, Wanted};
+use crate::engine::layout::Layout;
 use crate::error::Result;
 use crate::graph::lower::Lowered;
 use crate::graph::op::{Shape, elements};
@@ -181,6 +182,24 @@ impl Run<'_> {
         let y = pass.forward(graph, &run.schedule, &mut run.tally(&ledger, self.threads))?;
         drop((x, y));
         Ok(Peak::of(&ledger))
+    }
+
+    /// What the pass holds in planned memory, its input among it: exactly.
+    ///
+    /// # Errors
+    ///
+    /// As [`Layout::new`].
+    pub fn planned(&self) -> Result<Peak> {
+        let Lowered { graph, params } = self.lowered;
+        let (network, images) = ((graph, params), (self.input, self.batch));
+        let bytes = if self.mapped {
+            Layout::new(network, images, self.threads)?.bytes()
+        } else {
+            Layout::resident_bytes(network, images, self.threads)?
+        };
+        let mut peak = Peak::default();
+        peak.add(Use::Values, bytes);
+        Ok(peak)
     }
 }
 

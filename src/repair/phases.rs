@@ -61,6 +61,12 @@ impl<'a> Whole<'a> {
         Run { lowered, input, batch, mapped: self.base.levers.mapped, threads: self.threads }.peak()
     }
 
+    /// The deployed network on a set of images, in planned memory.
+    fn runner(&self, batch: usize) -> Result<Peak> {
+        let (input, mapped) = (&self.input, self.base.levers.mapped);
+        Run { lowered: &self.lowered, input, batch, mapped, threads: self.threads }.planned()
+    }
+
     /// The network with its batch norms as they are.
     fn unfolded(&self) -> Lowered {
         Lowered { graph: self.graph.clone(), params: self.base.params.clone() }
@@ -84,7 +90,7 @@ impl<'a> Whole<'a> {
     pub(super) fn prepare(&self) -> Result<Phase> {
         let folded = self.if_resident(folded_bytes(&self.lowered));
         let most = self.counts.failures.max(self.counts.most_held());
-        let answers = self.run(&self.lowered, &self.input, self.batch(most))?;
+        let answers = self.runner(self.batch(most))?;
         let answers = Phase::new("prepare", answers, (Use::Weights, folded));
         // A batch is joined from failures and replay.
         let batch = self.counts.re_estimated(self.base.levers.infer_batch).iter().sum();
@@ -209,7 +215,7 @@ impl<'a> Whole<'a> {
     /// Writing, reading and judging a patch of `own` bytes of tensors, `largest` of them the
     /// largest's.
     pub(super) fn judge(&self, own: usize, largest: usize) -> Result<Phase> {
-        let run = self.run(&self.lowered, &self.input, self.batch(self.counts.most_judged()))?;
+        let run = self.runner(self.batch(self.counts.most_judged()))?;
         // The trained and the repaired part are on the heap or in files; a patch has half as many bytes.
         let (trained, stored) = (self.if_resident(own), own / 2);
         let folded = self.if_resident(folded_bytes(&self.lowered));

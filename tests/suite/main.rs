@@ -6,6 +6,7 @@
 //! - [`levers`]: the same patch with less memory.
 //! - [`mapped`]: weights that stay in the file give the same bits.
 //! - [`determinism`]: the same bytes on any number of threads.
+//! - [`executor`]: inference in planned memory, bit by bit.
 //! - [`recompute`]: gradients with less memory, bit by bit.
 //! - [`search`]: what a search starts from.
 //! - [`errors`]: what failures say.
@@ -16,6 +17,7 @@
 
 mod determinism;
 mod errors;
+mod executor;
 mod golden_networks;
 mod golden_operations;
 mod gradients;
