@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use archrepair::data::{self, Images};
-use archrepair::eval::{Deployed, Runner};
+use archrepair::eval::{Deployed, Session};
 use archrepair::memory::{Meter, meter};
 use archrepair::repair::patching::deploy;
 use archrepair::storage::{Digest, Patch, publish};
@@ -86,9 +86,13 @@ fn run(arguments: &Arguments) -> Result<u8> {
 /// Without a network or a standard output there is nothing left to do.
 fn stream(arguments: &Arguments, deployed: &Deployed, camera: &Camera) -> Result<u8> {
     let runner = deployed.runner()?;
+    let [c, h, w] = [0, 1, 2].map(|i| deployed.network.input.shape[i]);
+    // Memory for one image at a time, made here once and for all.
+    let mut session = runner.session([c, h, w], 1)?;
     let mut status = 0;
     for i in 0..camera.len() {
-        let seen = camera.frame(i).and_then(|frame| Ok((classify(deployed, &runner, &frame.image)?, frame)));
+        let seen =
+            camera.frame(i).and_then(|frame| Ok((classify(deployed, &mut session, &frame.image)?, frame)));
         let kept = match seen {
             Ok(((class, probability), frame)) => {
                 tell(&format!("{}\t{class}\t{probability:.4}", frame.name))?;
@@ -192,11 +196,9 @@ fn decode(bytes: &[u8], path: &Path, channels: usize) -> Result<Images> {
 }
 
 /// The most probable class of one image, and its probability.
-fn classify(deployed: &Deployed, runner: &Runner, image: &Images) -> Result<(String, f32)> {
+fn classify(deployed: &Deployed, session: &mut Session, image: &Images) -> Result<(String, f32)> {
     deployed.check(image)?;
-    let logits = runner.logits(image)?;
-    let row = logits.flatten_all().and_then(|logits| logits.to_vec1::<f32>());
-    let row = row.map_err(|source| Error::Tensor { during: "reading logits", source })?;
+    let row = session.logits(image, &[0])?;
     let (mut class, mut greatest) = (0, f32::NEG_INFINITY);
     for (i, logit) in row.iter().enumerate() {
         if *logit > greatest {

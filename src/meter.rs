@@ -18,10 +18,15 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 
 static CURRENT: AtomicUsize = AtomicUsize::new(0);
+/// The most since the last mark.
 static PEAK: AtomicUsize = AtomicUsize::new(0);
+/// The most before it.
+static EARLIER: AtomicUsize = AtomicUsize::new(0);
 static LIMIT: AtomicUsize = AtomicUsize::new(NO_LIMIT);
 
 const NO_LIMIT: usize = usize::MAX;
@@ -51,13 +56,38 @@ pub fn current() -> usize {
 /// The most bytes that were allocated at once since the start or the last [`reset_peak`].
 #[must_use]
 pub fn peak() -> usize {
-    PEAK.load(Relaxed)
+    PEAK.load(Relaxed).max(EARLIER.load(Relaxed))
+}
+
+/// Ends a phase: the most bytes that were allocated at once since the mark before, the start or the
+/// last [`reset_peak`]. [`peak`] goes on over all phases.
+///
+/// # Examples
+///
+/// ```
+/// use archrepair::memory::{Meter, meter};
+///
+/// #[global_allocator]
+/// static METER: Meter = Meter;
+///
+/// meter::mark();
+/// drop(vec![0u8; 2000]);
+/// let first = meter::mark();
+/// drop(vec![0u8; 1000]);
+/// assert_eq!(first - meter::mark(), 1000);
+/// assert!(meter::peak() >= first);
+/// ```
+pub fn mark() -> usize {
+    let peak = PEAK.swap(current(), Relaxed);
+    EARLIER.fetch_max(peak, Relaxed);
+    peak
 }
 
 /// Forgets earlier peaks: [`peak`] now starts at [`current`].
 ///
 /// One mark serves the whole process: two measurements at once would see each other's bytes.
 pub fn reset_peak() {
+    EARLIER.store(0, Relaxed);
     PEAK.store(current(), Relaxed);
 }
 
@@ -168,7 +198,7 @@ unsafe impl GlobalAlloc for Meter {
 }
 
 /// What the kernel says about the memory of this process, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ProcessMemory {
     /// Most bytes that were resident at once since the process started (`VmHWM`).
     pub vm_hwm: usize,

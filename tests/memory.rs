@@ -18,15 +18,21 @@ use archrepair::memory::{Meter, meter};
 use archrepair::zoo::{Model, Overrides};
 use candle_core::{DType, Device, Tensor};
 
+#[path = "memory/calls.rs"]
+mod calls;
+#[path = "memory/inference.rs"]
+mod inference;
 #[path = "memory/plan.rs"]
 mod plan;
+#[path = "memory/repairs.rs"]
+mod repairs;
 #[path = "memory/scratch.rs"]
 mod scratch;
 #[path = "memory/state.rs"]
 mod state;
 
 #[global_allocator]
-static METER: Meter = Meter;
+static METER: calls::Counted = calls::Counted(Meter);
 
 fn main() {
     a_block_counts_from_its_allocation_to_its_release();
@@ -44,8 +50,15 @@ fn main() {
     a_mapped_network_takes_one_weight_beside_its_activations();
     plan::a_pass_that_trains_nothing_holds_what_was_said();
     plan::a_step_holds_what_was_said();
-    // Last, since it leaves threads behind that end when they like.
-    scratch::kernels_need_what_they_say();
+    inference::an_executor_takes_the_bytes_of_its_layout();
+    inference::a_set_takes_what_was_said();
+    inference::calls_from_outside_of_the_pool_fill_its_queue_alone();
+    repairs::a_transfer_holds_what_was_said();
+    repairs::a_repair_holds_what_was_said();
+    // Last, since they leave threads behind that end when they like.
+    let pools = scratch::pools();
+    inference::later_passes_allocate_nothing(&pools);
+    scratch::kernels_need_what_they_say(&pools);
     println!("memory: every figure is exact");
 }
 

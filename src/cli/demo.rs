@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::eval::{Change, Deployed, Runner};
 use crate::memory::meter;
 use crate::repair::patching::deploy;
-use crate::repair::{Config, Inputs, Outcome, repair};
+use crate::repair::{Config, Counts, Inputs, Outcome, plan, repair_as_planned};
 use crate::report::{Report, changes, units};
 use crate::storage::{Digest, check_free, publish};
 use crate::zoo::{Model, Overrides};
@@ -92,7 +92,14 @@ impl Demo {
         console.note(&format!("Its images are now corrupted by {corruption}"));
         let sets = Sets::gather(&base.runner()?, corruption, global.seed)?;
         let config = settings(global.seed);
-        let outcome = self.repair(&model, &sets, &config, console)?;
+        let [failures, passes] = &sets.guard;
+        let temporary = std::env::temp_dir();
+        let guard = Some([failures, passes]);
+        let inputs = Inputs { failures: &sets.failures, replay: &sets.replay, guard, folder: &temporary };
+        let plan = plan(&model, &config, Counts::of(&inputs))?;
+        let mut stages = Stages::new(console, steps(&config));
+        let mut tell = |stage, what: &str, step| stages.tell(stage, what, step);
+        let outcome = repair_as_planned(&model, inputs, (&config, &plan), &mut tell)?;
         if outcome.verdict.accepted {
             publish(&patch, &outcome.patch)?;
         }
@@ -103,6 +110,8 @@ impl Demo {
             base: digest,
             base_bytes: model.file.len_bytes(),
             peak_bytes: meter::peak(),
+            plan: &plan,
+            spent: stages.finish(),
         };
         let story = Story {
             corruption,
@@ -126,19 +135,6 @@ impl Demo {
         let parent = std::env::temp_dir();
         let folder = tempfile::Builder::new().prefix("archrepair-demo-").tempdir_in(&parent);
         Ok(folder.map_err(Error::file("make a folder in", &parent))?.keep())
-    }
-
-    fn repair(&self, model: &Model, sets: &Sets, config: &Config, console: &Console) -> Result<Outcome> {
-        let [failures, passes] = &sets.guard;
-        let folder = std::env::temp_dir();
-        let inputs = Inputs {
-            failures: &sets.failures,
-            replay: &sets.replay,
-            guard: Some([failures, passes]),
-            folder: &folder,
-        };
-        let mut stages = Stages::new(console, steps(config));
-        repair(model, inputs, config, &mut |stage, what, step| stages.tell(stage, what, step))
     }
 }
 

@@ -63,7 +63,7 @@ impl Export {
         let bytes = Bytes::from(serialize(&deployed.params.tensors()?, store, &metadata)?);
         let model = Model::from_bytes(bytes.clone(), &self.out)?;
         model.params()?;
-        if model.network != deployed.network {
+        if model.network != *deployed.network {
             let problem = "the network does not read back as it was written".into();
             return Err(Error::Malformed { path: self.out.clone(), problem });
         }

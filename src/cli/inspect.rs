@@ -39,7 +39,7 @@ pub(super) struct Inspect {
 }
 
 /// Images of a repair for `--memory`; more of them change little, as their pixels stay in files.
-const TYPICAL: Counts = Counts { failures: 100, replay: 2000 };
+const TYPICAL: Counts = Counts { failures: 100, replay: 2000, guard: None };
 
 impl Inspect {
     pub(super) fn run(&self, console: &Console) -> Result<u8> {

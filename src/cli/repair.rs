@@ -122,7 +122,7 @@ impl Repair {
         let mut stages = Stages::new(console, steps(&config));
         let mut tell = |stage, what: &str, step| stages.tell(stage, what, step);
         let outcome = repair_as_planned(&model, inputs, (&config, &plan), &mut tell)?;
-        drop(stages);
+        let spent = stages.finish();
         if outcome.verdict.accepted {
             publish(&self.out, &outcome.patch)?;
         }
@@ -133,6 +133,8 @@ impl Repair {
             base: model.file.digest(),
             base_bytes: model.file.len_bytes(),
             peak_bytes: meter::peak(),
+            plan: &plan,
+            spent,
         };
         console.result(&report.text(), &report.json())?;
         Ok(if outcome.verdict.accepted { 0 } else { REFUSED })

@@ -15,6 +15,7 @@ use rayon::prelude::*;
 
 use super::{Images, shape_text};
 use crate::error::{Error, Result};
+use crate::storage::Bytes;
 
 /// Endings of the files that are read, in small letters.
 const ENDINGS: [&str; 5] = ["bmp", "jpeg", "jpg", "png", "webp"];
@@ -24,6 +25,9 @@ const MOST_PIXELS: u32 = 1 << 14;
 
 /// Most bytes a decoder may ask for.
 const MOST_BYTES: u64 = 256 << 20;
+
+/// Pictures that are decoded together.
+const TOGETHER: usize = 16;
 
 /// A picture's class and file.
 type Labelled = (u32, PathBuf);
@@ -51,9 +55,9 @@ pub fn read(folder: &Path, set: &'static str, channels: Option<usize>) -> Result
     let c = channels.unwrap_or(if first.color().has_color() { 3 } else { 1 });
     let shape = [c, first.height() as usize, first.width() as usize];
     drop(first);
-    let pixels = read_all(&files, shape)?;
+    let pixels = spool(&files, shape, &std::env::temp_dir())?;
     let labels = files.iter().map(|(label, _)| *label).collect();
-    Images::from_parts(shape, pixels, labels, folder)?.with_class_names(class_names)
+    Images::from_bytes(shape, pixels, labels, folder)?.with_class_names(class_names)
 }
 
 /// Names of the classes, and each picture with its class.
@@ -93,23 +97,18 @@ fn nothing(folder: &Path, set: &'static str) -> Result<Error> {
     Ok(Error::Config { field: "data", got, want: "one sub-folder of images for each class".into() })
 }
 
-/// Decodes all files in parallel, straight into their places.
-fn read_all(files: &[Labelled], shape: [usize; 3]) -> Result<Vec<u8>> {
+/// Decodes all files, some in parallel, into an unnamed file in `folder`.
+fn spool(files: &[Labelled], shape: [usize; 3], folder: &Path) -> Result<Bytes> {
     let size: usize = shape.iter().product();
-    let first = &files[0].1;
-    let too_much = || Error::Malformed {
-        path: first.clone(),
-        problem: format!("{} images of {} do not fit in memory", files.len(), shape_text(shape)),
-    };
-    let bytes = size.checked_mul(files.len()).ok_or_else(too_much)?;
-    let mut pixels = Vec::new();
-    pixels.try_reserve_exact(bytes).map_err(|_| too_much())?;
-    pixels.resize(bytes, 0);
-    let places = pixels.par_chunks_exact_mut(size).zip(files);
-    let read: Vec<Result<()>> =
-        places.map(|(place, (_, path))| read_one(path, shape, first, place)).collect();
-    read.into_iter().collect::<Result<()>>()?;
-    Ok(pixels)
+    let pieces = files.chunks(TOGETHER).map(|some| {
+        let mut pixels = vec![0; size * some.len()];
+        let places = pixels.par_chunks_exact_mut(size).zip(some);
+        let read: Vec<Result<()>> =
+            places.map(|(place, (_, path))| read_one(path, shape, &files[0].1, place)).collect();
+        read.into_iter().collect::<Result<()>>()?;
+        Ok(pixels)
+    });
+    Bytes::try_spool(pieces, folder)
 }
 
 /// Decodes one file into `place`, when it has the shape that `first` had.

@@ -7,8 +7,9 @@
 //! Images have rank 3, `[n, h, w]`, or 4, `[n, c, h, w]`; labels have rank 1. The bytes are
 //! foreign, so three rules hold.
 //!
-//! 1. No more memory is asked for than the file could fill: a plain file its length, a gzipped
-//!    one 1032 times that, the most that deflate can give, and then only as the bytes come.
+//! 1. A header that says more than the file could hold is refused: a plain file holds its length,
+//!    a gzipped one 1032 times that, the most that deflate can give. Pixels go to an unnamed file
+//!    as they come, in the system's folder for temporary files.
 //! 2. No more is decompressed than the header says and one byte, which would be an error.
 //! 3. Images and labels are counted against each other before either is decompressed.
 //!
@@ -25,9 +26,13 @@ use flate2::{Compression, GzBuilder};
 
 use super::Images;
 use crate::error::{Error, Result};
+use crate::storage::Bytes;
 
 /// What deflate can give at most: 258 bytes for 2 bits.
 const DEFLATE_RATIO: u64 = 1032;
+
+/// Bytes of pixels on the heap at once.
+const PIECE: u64 = 1 << 16;
 
 /// The two first bytes of a gzipped file.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -113,8 +118,6 @@ pub(super) fn images_files(folder: &Path) -> Result<Vec<PathBuf>> {
 struct Stream<'a> {
     sizes: Vec<usize>,
     elements: Box<dyn Read + 'a>,
-    /// Bytes of the file as stored.
-    stored: u64,
     path: &'a Path,
 }
 
@@ -139,23 +142,50 @@ impl<'a> Stream<'a> {
                 format!("the header says {sizes:?} elements, its {stored} bytes hold {most} at most");
             return Err(malformed(path, problem));
         }
-        Ok(Self { sizes, elements, stored, path })
+        Ok(Self { sizes, elements, path })
     }
 
     /// The elements, exactly as many as the header says.
     fn finish(self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.pieces().try_for_each(|piece| piece.map(|piece| bytes.extend(piece)))?;
+        Ok(bytes)
+    }
+
+    /// As [`Stream::finish`], in an unnamed file in `folder`: they take no heap.
+    fn spooled(self, folder: &Path) -> Result<Bytes> {
+        if self.sizes.contains(&0) {
+            return Ok(Bytes::from(self.finish()?)); // no file can be mapped that is empty
+        }
+        Bytes::try_spool(self.pieces(), folder)
+    }
+
+    /// The elements a piece at a time; the last is an error where they are not as many as the
+    /// header says.
+    fn pieces(self) -> impl Iterator<Item = Result<Vec<u8>>> + 'a {
+        let path = self.path;
         // `start` has made this product with checks.
         let want = self.sizes.iter().product::<usize>();
-        let first = want.min(usize::try_from(self.stored).unwrap_or(usize::MAX));
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(first).map_err(io::Error::from).map_err(Error::file("read", self.path))?;
-        let got = self.elements.take(want as u64 + 1).read_to_end(&mut bytes);
-        got.map_err(|source| bad_bytes(source, self.path))?;
-        if bytes.len() == want {
-            return Ok(bytes);
-        }
-        let got = if bytes.len() > want { "more".into() } else { format!("only {}", bytes.len()) };
-        Err(malformed(self.path, format!("the header says {want} elements, {got} follow")))
+        let mut elements = self.elements.take(want as u64 + 1);
+        let mut got = 0;
+        let mut ended = false;
+        std::iter::from_fn(move || {
+            let mut piece = Vec::new();
+            while !ended && piece.is_empty() {
+                if let Err(source) = elements.by_ref().take(PIECE).read_to_end(&mut piece) {
+                    ended = true;
+                    return Some(Err(bad_bytes(source, path)));
+                }
+                got += piece.len();
+                ended = piece.len() < PIECE as usize;
+                if ended && got != want {
+                    let got = if got > want { "more".into() } else { format!("only {got}") };
+                    let problem = format!("the header says {want} elements, {got} follow");
+                    return Some(Err(malformed(path, problem)));
+                }
+            }
+            (!piece.is_empty()).then_some(Ok(piece))
+        })
     }
 }
 
@@ -179,7 +209,7 @@ fn join(images: Stream, labels: Stream) -> Result<Images> {
     }
     let path = images.path;
     let labels = labels.finish()?.into_iter().map(u32::from).collect();
-    Images::from_parts(shape, images.finish()?, labels, path)
+    Images::from_bytes(shape, images.spooled(&std::env::temp_dir())?, labels, path)
 }
 
 /// The next four bytes of a header.

@@ -8,8 +8,14 @@ use super::Images;
 use crate::error::Result;
 use crate::storage::Bytes;
 
-/// Images that are changed before they are written.
-pub(super) const TOGETHER: usize = 32;
+/// Bytes of images that are changed before they are written, and most images of them.
+const TOGETHER_BYTES: usize = 1 << 20;
+const TOGETHER: usize = 32;
+
+/// How many images of `size` bytes are changed before they are written.
+pub(super) fn together(size: usize) -> usize {
+    (TOGETHER_BYTES / size.max(1)).clamp(1, TOGETHER)
+}
 
 impl Images {
     /// The same set with each image changed by `change(index, from, to)`, in parallel; `to` is
@@ -36,8 +42,9 @@ impl Images {
             return Ok(self.clone());
         }
         let size = self.image_bytes();
-        let changed = (0..self.len()).step_by(TOGETHER).map(|start| {
-            let mut pixels = vec![0; TOGETHER.min(self.len() - start) * size];
+        let together = together(size);
+        let changed = (0..self.len()).step_by(together).map(|start| {
+            let mut pixels = vec![0; together.min(self.len() - start) * size];
             let images = pixels.par_chunks_exact_mut(size).enumerate();
             images.for_each(|(i, to)| change(start + i, self.image(start + i), to));
             pixels

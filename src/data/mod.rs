@@ -20,7 +20,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::storage::Bytes;
+use crate::storage::{Bytes, Digest};
 
 pub use normalize::Normalize;
 pub use open::{open, open_as};
@@ -55,6 +55,20 @@ impl Images {
         labels: Vec<u32>,
         path: impl Into<PathBuf>,
     ) -> Result<Self> {
+        Self::from_bytes(shape, pixels.into(), labels, path)
+    }
+
+    /// As [`Images::from_parts`], with pixels that may lie in a mapped file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Images::from_parts`].
+    pub fn from_bytes(
+        shape: [usize; 3],
+        pixels: Bytes,
+        labels: Vec<u32>,
+        path: impl Into<PathBuf>,
+    ) -> Result<Self> {
         let path = path.into();
         let want = size_of_image(shape).and_then(|size| size.checked_mul(labels.len()));
         if shape.contains(&0) || want != Some(pixels.len()) {
@@ -66,7 +80,7 @@ impl Images {
             );
             return Err(Error::Malformed { path, problem });
         }
-        Ok(Self { shape, pixels: pixels.into(), order: None, labels, path, class_names: None })
+        Ok(Self { shape, pixels, order: None, labels, path, class_names: None })
     }
 
     /// The same set, whose classes have these names in the order of their labels.
@@ -117,6 +131,12 @@ impl Images {
             None => Cow::Borrowed(&self.pixels),
             Some(_) => Cow::Owned((0..self.len()).flat_map(|i| self.image(i)).copied().collect()),
         }
+    }
+
+    /// The digest of [`Images::pixels`].
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest::of_parts((0..self.len()).map(|i| self.image(i)))
     }
 
     /// The same images with other labels, and without names of classes.

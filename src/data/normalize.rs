@@ -11,6 +11,8 @@ use crate::error::{During, Error, Result};
 pub struct Normalize {
     mean: Vec<f32>,
     std: Vec<f32>,
+    /// What each of the 256 bytes becomes, for each channel.
+    tables: Vec<[f32; 256]>,
 }
 
 impl Normalize {
@@ -32,13 +34,13 @@ impl Normalize {
         if let Some(wrong) = std.iter().find(|std| !(std.is_finite() && **std > 0.0)) {
             return config("std", wrong.to_string(), "finite and over 0");
         }
-        Ok(Self { mean, std })
+        Ok(Self::checked(mean, std))
     }
 
     /// Pixels scaled to 0..1 and nothing else, for `channels` channels.
     #[must_use]
     pub fn scale_only(channels: usize) -> Self {
-        Self { mean: vec![0.0; channels], std: vec![1.0; channels] }
+        Self::checked(vec![0.0; channels], vec![1.0; channels])
     }
 
     /// Mean of each channel.
@@ -53,10 +55,10 @@ impl Normalize {
         &self.std
     }
 
-    /// What each of the 256 bytes becomes, for each channel.
-    fn tables(&self) -> Vec<[f32; 256]> {
+    fn checked(mean: Vec<f32>, std: Vec<f32>) -> Self {
         let table = |(mean, std)| std::array::from_fn(|byte| (byte as f32 / 255.0 - mean) / std);
-        self.mean.iter().zip(&self.std).map(table).collect()
+        let tables = mean.iter().zip(&std).map(table).collect();
+        Self { mean, std, tables }
     }
 }
 
@@ -73,6 +75,19 @@ impl Images {
     /// below [`Images::len`], [`Error::Tensor`] when candle refuses the shape.
     pub fn batch(&self, indices: &[usize], normalize: &Normalize) -> Result<Tensor> {
         let [c, h, w] = self.shape;
+        let mut batch = vec![0.0; indices.len() * self.image_bytes()];
+        self.batch_into(indices, normalize, &mut batch)?;
+        Tensor::from_vec(batch, (indices.len(), c, h, w), &Device::Cpu).during("making a batch of images")
+    }
+
+    /// Writes the normalized images at `indices` to `batch`, `c * h * w` numbers an image.
+    /// Allocates nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Images::batch`], and [`Error::Config`] when `batch` is for another number of images.
+    pub fn batch_into(&self, indices: &[usize], normalize: &Normalize, batch: &mut [f32]) -> Result<()> {
+        let [c, h, w] = self.shape;
         if normalize.mean.len() != c {
             let got = format!("for {} channels", normalize.mean.len());
             return Err(Error::Config { field: "normalization", got, want: format!("for {c}") });
@@ -81,15 +96,17 @@ impl Images {
             let want = format!("below {}, the number of images", self.len());
             return Err(Error::Config { field: "image index", got: wrong.to_string(), want });
         }
-        let tables = normalize.tables();
-        let mut batch = vec![0.0; indices.len() * self.image_bytes()];
+        if batch.len() != indices.len() * self.image_bytes() {
+            let want = format!("{} numbers", indices.len() * self.image_bytes());
+            return Err(Error::Config { field: "batch", got: batch.len().to_string(), want });
+        }
         batch.par_chunks_exact_mut(self.image_bytes()).zip(indices).for_each(|(to, i)| {
             let planes = self.image(*i).chunks_exact(h * w).zip(to.chunks_exact_mut(h * w));
-            for (table, (from, to)) in tables.iter().zip(planes) {
+            for (table, (from, to)) in normalize.tables.iter().zip(planes) {
                 to.iter_mut().zip(from).for_each(|(to, from)| *to = table[usize::from(*from)]);
             }
         });
-        Tensor::from_vec(batch, (indices.len(), c, h, w), &Device::Cpu).during("making a batch of images")
+        Ok(())
     }
 }
 
@@ -128,6 +145,8 @@ mod tests {
             text(images.batch(&[1], &Normalize::scale_only(1))),
             "image index is 1, expected below 1, the number of images"
         );
+        let error = images.batch_into(&[0], &Normalize::scale_only(1), &mut [0.0; 2]).unwrap_err();
+        assert_eq!(error.to_string(), "batch is 2, expected 1 numbers");
         for (mean, std) in [
             (vec![], vec![]),
             (vec![0.0], vec![]),

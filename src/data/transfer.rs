@@ -44,6 +44,9 @@ pub struct Transfer {
 const TOGETHER_BYTES: usize = 1 << 20;
 const TOGETHER: usize = 32;
 
+/// Bytes that plans of transforms and lists take.
+const PLANS: usize = 16 << 10;
+
 /// Rounds in which the noise is raised for what clipping takes away.
 const ROUNDS: usize = 3;
 
@@ -85,12 +88,17 @@ impl Transfer {
     #[must_use]
     pub fn bytes([c, h, w]: [usize; 3], threads: usize) -> usize {
         let (pixels, all) = (h * w, c * h * w);
-        // Gain and noise; power of failures, of clean images, and what was reached.
-        let found = all * (2 * size_of::<f32>() + 3 * size_of::<f64>());
-        // A plane, its noise, the turned plane and the transform's own.
-        let planes = threads * pixels * (4 * size_of::<Complex32>() + size_of::<f32>());
-        let batch = (together([c, h, w]) * all * size_of::<f32>()).max(super::map::TOGETHER * all);
-        found + planes + 2 * batch
+        let (real, complex) = (size_of::<f64>(), size_of::<Complex32>());
+        // Gain and noise; power of failures and of clean images.
+        let found = all * (2 * size_of::<f32>() + 2 * real);
+        // On the way: a batch of pixels, and on each thread a plane, its noise, one of them turned,
+        // and the result.
+        let applied = super::map::together(all) * all + threads * pixels * (3 * complex + 1);
+        // What was reached: its power, a batch of spectra, and on each thread a plane and it turned.
+        let batch = together([c, h, w]);
+        let spectra = batch * all * size_of::<f32>();
+        let measured = all * real + spectra + threads.min(batch) * pixels * 2 * complex;
+        found + applied.max(measured) + PLANS
     }
 
     /// The images as the field would show them, in an unnamed file in `folder`; each draws its

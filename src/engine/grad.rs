@@ -60,6 +60,12 @@ pub trait Collect {
     ///
     /// What the collector cannot do.
     fn collect(&mut self, name: &str, gradient: Tensor) -> Result<()>;
+
+    /// Whether collecting changes the tensor itself: a node's collector is then called after all
+    /// else that the node reads its tensors for, and before that otherwise.
+    fn changes_tensors(&self) -> bool {
+        false
+    }
 }
 
 /// Sums of gradients by name.

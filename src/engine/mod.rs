@@ -2,10 +2,13 @@
 //!
 //! There is no recorded tape. [`infer`] keeps a value until its last use and nothing after it.
 //! [`grad`] decides for each node what its backward pass needs, keeps that alone, and skips
-//! every gradient that leads to nothing that is trained. Reading order: [`infer`], [`grad`],
-//! [`checkpoint`], [`optim`].
+//! every gradient that leads to nothing that is trained. [`executor`] does what [`infer`] does in
+//! memory that [`layout`] has planned. Reading order: [`infer`], [`layout`], [`executor`],
+//! [`grad`], [`checkpoint`], [`optim`].
 
 pub mod checkpoint;
+pub mod executor;
 pub mod grad;
 pub mod infer;
+pub mod layout;
 pub mod optim;

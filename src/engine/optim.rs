@@ -108,7 +108,22 @@ impl Optimizer {
     /// the limit does not allow the first step of a tensor, [`crate::Error::Tensor`] when the
     /// device refuses.
     pub fn step(&mut self, params: &mut Params, grads: &Params, rate: impl Fn(&str) -> f64) -> Result<()> {
+        self.begin();
+        self.change_all(params, grads, rate)
+    }
+
+    /// Begins a step whose gradients come one after the other.
+    pub(crate) fn begin(&mut self) {
         self.steps += 1;
+    }
+
+    /// Changes every tensor of `params` that has a gradient.
+    pub(crate) fn change_all(
+        &mut self,
+        params: &mut Params,
+        grads: &Params,
+        rate: impl Fn(&str) -> f64,
+    ) -> Result<()> {
         for (name, g) in grads.iter() {
             let (g, rate) = (&g.tensor()?, rate(name));
             let w = params.get(name)?;
@@ -123,6 +138,17 @@ impl Optimizer {
         Ok(())
     }
 
+    /// Whether `w`, the tensor of this name, can be changed where it is.
+    pub(crate) fn owns(&self, name: &str, w: &Tensor) -> bool {
+        self.own.get(name) == Some(&w.id()) && !is_slow_path(w) && w.dtype() == DType::F32
+    }
+
+    /// Changes a tensor that is [owned](Optimizer::owns).
+    pub(crate) fn change(&mut self, name: &str, w: &Tensor, (g, rate): (&Tensor, f64)) -> Result<()> {
+        self.remember(name, w)?;
+        self.step_in_place(name, w, (g, rate))
+    }
+
     /// Makes sure that the memory of this tensor and of its state is no one else's.
     fn take(&mut self, name: &str, params: &mut Params) -> Result<()> {
         let mut w = params.get(name)?;
@@ -135,10 +161,15 @@ impl Optimizer {
             // Whoever set the state may share it too.
             [&mut self.first, &mut self.second].into_iter().try_for_each(|state| own(state, name))?;
         }
+        self.remember(name, &w)
+    }
+
+    /// Makes the state of `w`, the tensor of this name, where there is none yet.
+    fn remember(&mut self, name: &str, w: &Tensor) -> Result<()> {
         for state in [&mut self.first, &mut self.second].into_iter().take(self.rule.states()) {
             if state.find(name).is_none() {
-                reserve("an optimizer's state", bytes)?;
-                state.insert(name, zeros_like(&w)?);
+                reserve("an optimizer's state", w.elem_count() * size_of::<f32>())?;
+                state.insert(name, zeros_like(w)?);
             }
         }
         Ok(())

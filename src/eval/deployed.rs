@@ -1,7 +1,10 @@
 //! A network with its weights, ready to run.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 
+use super::Session;
 use crate::data::{Images, Normalize};
 use crate::engine::infer::infer;
 use crate::error::{During, Result};
@@ -12,8 +15,8 @@ use crate::memory::Levers;
 /// A network and all its tensors: a model file with or without a patch.
 #[derive(Clone, Debug)]
 pub struct Deployed {
-    /// The graph of stem, blocks and head.
-    pub network: Network,
+    /// The graph of stem, blocks and head. A clone shares it.
+    pub network: Arc<Network>,
     /// Its tensors.
     pub params: Params,
     /// How much it holds at once.
@@ -23,8 +26,8 @@ pub struct Deployed {
 impl Deployed {
     /// A network that runs as fast as it goes.
     #[must_use]
-    pub fn new(network: Network, params: Params) -> Self {
-        Self { network, params, levers: Levers::FASTEST }
+    pub fn new(network: impl Into<Arc<Network>>, params: Params) -> Self {
+        Self { network: network.into(), params, levers: Levers::FASTEST }
     }
 
     /// The whole network, folded and fused for inference.
@@ -89,14 +92,15 @@ impl Deployed {
 /// A network that only runs.
 #[derive(Clone, Debug)]
 pub struct Runner {
-    lowered: Lowered,
-    normalize: Normalize,
+    pub(super) lowered: Lowered,
+    pub(super) normalize: Normalize,
     /// Images that run together.
     batch: usize,
 }
 
 impl Runner {
-    /// Logits `[n, classes]` of `x` `[n, c, h, w]`, already normalized, on the network's device.
+    /// Logits `[n, classes]` of `x` `[n, c, h, w]`, already normalized, on the network's device:
+    /// each operation makes a tensor.
     ///
     /// # Errors
     ///
@@ -106,30 +110,53 @@ impl Runner {
         infer(&self.lowered.graph, &self.lowered.params, &x)
     }
 
-    /// Logits `[n, classes]` of a set, a batch at a time.
+    /// What runs at most `batch` images of `shape` `[c, h, w]` at a time, as often as needed.
     ///
     /// # Errors
     ///
-    /// As [`Runner::run`].
+    /// [`crate::Error::Graph`] when the network does not take this shape, [`crate::Error::Memory`]
+    /// when the limit does not allow its memory.
+    pub fn session(&self, shape: [usize; 3], batch: usize) -> Result<Session<'_>> {
+        Session::new(self, shape, batch)
+    }
+
+    /// Logits `[n, classes]` of a set on the CPU, a batch at a time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Runner::session`] and [`Session::logits`].
     pub fn logits(&self, images: &Images) -> Result<Tensor> {
-        let all: Vec<usize> = (0..images.len()).collect();
-        let batches = all.chunks(self.batch).map(|batch| self.run(&images.batch(batch, &self.normalize)?));
-        let logits = batches.collect::<Result<Vec<_>>>()?;
-        Tensor::cat(&logits, 0).during("joining logits")
+        let mut all = Vec::new();
+        self.each_batch(images, |n, logits| {
+            // As many for each image: the first batch tells.
+            all.reserve_exact(if all.is_empty() { logits.len() / n * images.len() } else { 0 });
+            all.extend_from_slice(logits);
+        })?;
+        let shape = (images.len(), all.len() / images.len().max(1));
+        Tensor::from_vec(all, shape, &Device::Cpu).during("joining logits")
     }
 
     /// The most likely class of each image; the first of equals.
     ///
     /// # Errors
     ///
-    /// As [`Runner::run`].
+    /// As [`Runner::logits`].
     pub fn classes(&self, images: &Images) -> Result<Vec<usize>> {
-        let all: Vec<usize> = (0..images.len()).collect();
-        let mut classes = Vec::with_capacity(all.len());
-        for batch in all.chunks(self.batch) {
-            classes.extend(greatest(&self.run(&images.batch(batch, &self.normalize)?)?)?);
-        }
+        let mut classes = Vec::with_capacity(images.len());
+        self.each_batch(images, |n, logits| {
+            classes.extend(logits.chunks(logits.len() / n).map(first_greatest));
+        })?;
         Ok(classes)
+    }
+
+    /// Shows how many images a batch has, and their logits.
+    fn each_batch(&self, images: &Images, mut show: impl FnMut(usize, &[f32])) -> Result<()> {
+        let all: Vec<usize> = (0..images.len()).collect();
+        let mut session = self.session(images.shape(), self.batch.min(all.len()))?;
+        all.chunks(self.batch).try_for_each(|batch| {
+            show(batch.len(), session.logits(images, batch)?);
+            Ok(())
+        })
     }
 }
 
@@ -140,8 +167,11 @@ impl Runner {
 /// [`crate::Error::Tensor`] when `logits` has another form.
 pub fn greatest(logits: &Tensor) -> Result<Vec<usize>> {
     let rows = logits.to_vec2::<f32>().during("reading logits")?;
-    let first_greatest = |row: &Vec<f32>| (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b]));
-    Ok(rows.iter().map(|row| first_greatest(row).unwrap_or(0)).collect())
+    Ok(rows.iter().map(|row| first_greatest(row)).collect())
+}
+
+fn first_greatest(row: &[f32]) -> usize {
+    (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 pub mod compare;
 pub mod deployed;
+mod session;
 
 pub use compare::{Change, accuracy, mcnemar};
 pub use deployed::{Deployed, Runner};
+pub use session::Session;

@@ -1,17 +1,12 @@
 //! Gradient descent on one part of a network.
 
-use std::collections::BTreeSet;
-
 use candle_core::Tensor;
 
-use super::{Samples, Site};
-use crate::engine::checkpoint::cut;
-use crate::engine::grad::{Norms, Recompute, Wanted, backward, backward_into, forward, forward_recomputing};
+use super::{Part, Samples, Site};
 use crate::engine::optim::Optimizer;
-use crate::error::{During, Error, Result};
+use crate::error::{Error, Result};
 use crate::graph::op::elements;
-use crate::graph::{Graph, Params, Weight};
-use crate::kernels::{cross_entropy, tensor};
+use crate::kernels::tensor;
 use crate::meter::reserve;
 use crate::rng::Rng;
 
@@ -81,74 +76,6 @@ pub struct Sets<'a> {
     pub replay: &'a Samples,
 }
 
-/// A part in training. Its trained tensors are its own: training changes them where they are.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// What it computes.
-    pub graph: Graph,
-    /// All its tensors.
-    pub params: Params,
-    /// Names of those that change.
-    pub trained: BTreeSet<String>,
-    /// What it computes again in its backward pass.
-    pub recompute: Recompute,
-}
-
-impl Part {
-    /// `graph` at `site` with every trainable tensor changing.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Graph`] when a tensor is missing.
-    pub fn new(graph: Graph, params: Params, site: &Site) -> Result<Self> {
-        let named = graph.params(&site.input)?;
-        let trained: BTreeSet<String> =
-            named.into_iter().filter(|p| p.param.trainable).map(|p| p.name).collect();
-        let wanted = Wanted { trained: &|_| true, input: false, norms: Norms::Fixed };
-        let recompute = cut(&graph, &site.input, wanted, site.levers.depth)?;
-        let own = |(name, weight): (&String, &Weight)| {
-            let shared = site.params.find(name).is_some_and(|deployed| deployed.is_same(weight));
-            let tensor = weight.tensor()?;
-            if shared && !weight.is_mapped() && trained.contains(name) {
-                return Ok((name.clone(), tensor.force_contiguous().during("copying what is trained")?));
-            }
-            Ok((name.clone(), tensor))
-        };
-        let params = params.of(&graph, &site.input)?.iter().map(own).collect::<Result<Params>>()?;
-        Ok(Self { graph, params, trained, recompute })
-    }
-
-    /// Loss and gradients of a batch, a micro-batch at a time.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::File`] when a cache cannot be read, [`Error::Tensor`] when the device refuses.
-    pub fn gradients(&self, site: &Site, draws: &[Draw], distill: f64) -> Result<(f64, Params)> {
-        let each = 1.0 / draws.len() as f64;
-        let (mut total, mut sums) = (0.0, Params::default());
-        for draws in draws.chunks(site.levers.micro_batch.max(1)) {
-            total += self.micro_batch(site, &Batch::load(site, draws, distill, each)?, &mut sums)?;
-        }
-        Ok((total, sums))
-    }
-
-    /// The loss of a micro-batch; its gradients are added to `sums`.
-    fn micro_batch(&self, site: &Site, batch: &Batch, sums: &mut Params) -> Result<f64> {
-        let trained = |name: &str| self.trained.contains(name);
-        let wanted = Wanted { trained: &trained, input: false, norms: Norms::Fixed };
-        let own = forward_recomputing(&self.graph, &self.params, &batch.x, (wanted, &self.recompute))?;
-        let behind = forward(&site.suffix.graph, &site.suffix.params, &own.y, Wanted::INPUT_ONLY)?;
-        let (losses, dlogits) = cross_entropy::forward_backward(&behind.y, &batch.targets, &batch.weights)?;
-        let loss = losses.iter().zip(&batch.weights).map(|(loss, weight)| loss * weight).sum();
-        let back = backward(&site.suffix.graph, &site.suffix.params, Wanted::INPUT_ONLY, (behind, dlogits))?;
-        let dy = back
-            .input
-            .ok_or_else(|| Error::Graph { node: "suffix".into(), problem: "gave no gradient".into() })?;
-        backward_into(&self.graph, &self.params, wanted, (own, dy), sums)?;
-        Ok(loss)
-    }
-}
-
 /// One image of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Draw<'a> {
@@ -204,16 +131,16 @@ impl Default for Sampler {
 }
 
 /// Features of some images, what they should become, and how much each counts.
-struct Batch {
-    x: Tensor,
+pub(super) struct Batch {
+    pub(super) x: Tensor,
     /// Rows of target probabilities.
-    targets: Tensor,
-    weights: Vec<f64>,
+    pub(super) targets: Tensor,
+    pub(super) weights: Vec<f64>,
 }
 
 impl Batch {
     /// Replay counts for its label and, `distill` times, for the deployed network's opinion.
-    fn load(site: &Site, draws: &[Draw], distill: f64, each: f64) -> Result<Self> {
+    pub(super) fn load(site: &Site, draws: &[Draw], distill: f64, each: f64) -> Result<Self> {
         let (row, n) = (elements(&site.input), draws.len());
         reserve("a batch of features", 4 * n * (row + site.classes))?;
         let (mut xs, mut targets) = (vec![0.0; n * row], vec![0.0; n * site.classes]);
@@ -265,15 +192,14 @@ pub fn fit(
     let mut sampler = Sampler::new();
     for step in 0..config.steps {
         let draws = sampler.draw(sets, config.batch, rng);
-        let (loss, grads) = part.gradients(site, &draws, config.distill)?;
-        if !loss.is_finite() {
-            return Err(Error::Diverged { what: site.level.to_string(), step, loss });
-        }
         let factor = rate_factor(step, config.steps);
         let rate = |name: &str| {
             factor * if site.params.find(name).is_some() { config.rate } else { config.new_rate }
         };
-        optimizer.step(&mut part.params, &grads, rate)?;
+        let loss = part.step(site, (&draws, config.distill), (&mut optimizer, &rate))?;
+        if !loss.is_finite() {
+            return Err(Error::Diverged { what: site.level.to_string(), step, loss });
+        }
         progress(step, loss);
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
@@ -10,9 +11,9 @@ use crate::error::{During, Error, Result};
 use crate::storage::{Bytes, View};
 
 /// Weights by full name, in the order of the names. Each is on the heap or in a mapped file; see
-/// [`Weight`].
+/// [`Weight`]. A clone shares them all until one of both is changed.
 #[derive(Clone, Debug, Default)]
-pub struct Params(BTreeMap<String, Weight>);
+pub struct Params(Arc<BTreeMap<String, Weight>>);
 
 impl Params {
     /// The tensor of this name: shared if it is on the heap, else widened to `f32` into a new
@@ -43,17 +44,17 @@ impl Params {
 
     /// Adds or replaces a weight.
     pub fn insert(&mut self, name: impl Into<String>, weight: impl Into<Weight>) {
-        self.0.insert(name.into(), weight.into());
+        Arc::make_mut(&mut self.0).insert(name.into(), weight.into());
     }
 
     /// Adds or replaces all weights of `other`.
     pub fn extend(&mut self, other: &Self) {
-        self.0.extend(other.iter().map(|(name, weight)| (name.clone(), weight.clone())));
+        Arc::make_mut(&mut self.0).extend(other.iter().map(|(name, weight)| (name.clone(), weight.clone())));
     }
 
     /// Takes the weight of this name out.
     pub fn remove(&mut self, name: &str) -> Option<Weight> {
-        self.0.remove(name)
+        Arc::make_mut(&mut self.0).remove(name)
     }
 
     /// Names and weights in the order of the names.
@@ -179,6 +180,6 @@ impl AsRef<[u8]> for Floats {
 
 impl<W: Into<Weight>> FromIterator<(String, W)> for Params {
     fn from_iter<I: IntoIterator<Item = (String, W)>>(items: I) -> Self {
-        Self(items.into_iter().map(|(name, weight)| (name, weight.into())).collect())
+        Self(Arc::new(items.into_iter().map(|(name, weight)| (name, weight.into())).collect()))
     }
 }

@@ -55,13 +55,34 @@ impl Weight {
         }
     }
 
+    /// Writes the numbers of a mapped weight to `out`, which has as many; nothing for one on the
+    /// heap.
+    pub(crate) fn widen_into(&self, out: &mut [f32]) {
+        if let Place::Mapped { view, factors } = &self.0 {
+            widen(view, factors, out);
+        }
+    }
+
+    /// The tensor of a weight on the heap.
+    pub(crate) fn resident(&self) -> Option<&Tensor> {
+        match &self.0 {
+            Place::Mapped { .. } => None,
+            Place::Resident(tensor) => Some(tensor),
+        }
+    }
+
     /// All numbers, last index first.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Tensor`] when they are no `f32` or cannot be read.
-    pub(super) fn floats(&self) -> Result<Vec<f32>> {
-        self.tensor()?.flatten_all().and_then(|tensor| tensor.to_vec1()).during("reading a weight")
+    pub(crate) fn floats(&self) -> Result<Vec<f32>> {
+        match &self.0 {
+            Place::Mapped { view, factors } => Ok(widened(view, factors)),
+            Place::Resident(tensor) => {
+                tensor.flatten_all().and_then(|tensor| tensor.to_vec1()).during("reading a weight")
+            }
+        }
     }
 
     /// Shape of the tensor.
@@ -155,6 +176,11 @@ impl Weight {
 
 fn widened(view: &View, factors: &[Arc<[f32]>]) -> Vec<f32> {
     let mut values = vec![0.0; view.n_elements()];
+    widen(view, factors, &mut values);
+    values
+}
+
+fn widen(view: &View, factors: &[Arc<[f32]>], values: &mut [f32]) {
     let per_channel = values.len() / view.shape().first().copied().unwrap_or(1).max(1);
     for (c, channel) in values.chunks_mut(per_channel.max(1)).enumerate() {
         view.read(c * per_channel, channel);
@@ -162,7 +188,6 @@ fn widened(view: &View, factors: &[Arc<[f32]>]) -> Vec<f32> {
             channel.iter_mut().for_each(|value| *value *= factor);
         }
     }
-    values
 }
 
 #[cfg(test)]

@@ -19,14 +19,16 @@
 //! Ioffe and Szegedy, "Batch Normalization", 2015 (arXiv:1502.03167), section 3.
 
 mod seen;
+mod slow;
 
 use candle_core::Tensor;
 
 pub use self::seen::Seen;
 use super::planes::{
-    Moments, build, each, image_dims, moments, of_channel, one_a_channel, plane, rounded, same_shape, sum,
-    wide, wide_channels,
+    Moments, build, change, each, image_dims, moments, of_channel, one_a_channel, plane, rounded, same_shape,
+    sum,
 };
+use super::share::zeros;
 use super::{Pass, Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -54,28 +56,34 @@ pub struct Statistics {
 
 /// `y` with these statistics.
 pub fn fixed(x: &Tensor, affine: &Affine, at: &Statistics) -> Result<Tensor> {
-    let [_, c, h, w] = checked(x, affine, at)?;
+    let [_, _, h, w] = checked(x, affine, at)?;
     if is_slow_path(x) {
-        return slow_fixed(x, affine, at).during(NORMALIZING);
+        return slow::fixed(x, affine, at).during(NORMALIZING);
     }
     by_dtype!(x, T => {
-        let (channels, elements) = (Channel::<T>::all(affine, at)?, slice::<T>(x)?);
-        let pixels = h * w;
-        let y = build(NORMALIZING, [elements.len() / pixels.max(1), pixels], |i, at, out| {
-            let Channel { scale, mean, bias, .. } = channels[i % c];
-            for (out, &x) in out.iter_mut().zip(&plane(&elements, i, pixels)[at]) {
-                *out = (x - mean) * scale + bias;
-            }
-        });
-        tensor(y?, x.dims())
+        let (weight, bias) = (slice::<T>(&affine.weight)?, slice::<T>(&affine.bias)?);
+        let (mean, var) = (slice::<T>(&at.mean)?, slice::<T>(&at.var)?);
+        let mut y = zeros(NORMALIZING, x.elem_count())?;
+        let numbers = Numbers { weight: &weight, bias: &bias, mean: &mean, var: &var, eps: affine.eps };
+        fixed_into(numbers, h * w, Some(&slice(x)?), &mut y);
+        tensor(y, x.dims())
     })
+}
+
+/// Fills `y`, of planes of `pixels` elements; without an `x`, it is in `y`.
+pub(crate) fn fixed_into<T: Real>(numbers: Numbers<T>, pixels: usize, x: Option<&[T]>, y: &mut [T]) {
+    let c = numbers.weight.len();
+    change(y, x, pixels, |i, _, y| {
+        let Channel { scale, mean, bias, .. } = numbers.channel(i % c);
+        y.iter_mut().for_each(|y| *y = (*y - mean) * scale + bias);
+    });
 }
 
 /// `dx` with these statistics, which do not depend on `x`.
 pub fn fixed_dx(dy: &Tensor, affine: &Affine, at: &Statistics) -> Result<Tensor> {
     let [_, c, h, w] = checked(dy, affine, at)?;
     if is_slow_path(dy) {
-        return slow_fixed_dx(dy, affine, at).during(NORMALIZING);
+        return slow::fixed_dx(dy, affine, at).during(NORMALIZING);
     }
     by_dtype!(dy, T => {
         let (channels, elements) = (Channel::<T>::all(affine, at)?, slice::<T>(dy)?);
@@ -95,7 +103,7 @@ pub fn fixed_dparams(dy: &Tensor, x: &Tensor, affine: &Affine, at: &Statistics) 
     let [_, c, h, w] = checked(x, affine, at)?;
     same_shape(dy, x, NORMALIZING)?;
     if is_slow_path(x) {
-        return slow_dparams(dy, x, affine, at).during(NORMALIZING);
+        return slow::dparams(dy, x, affine, at).during(NORMALIZING);
     }
     by_dtype!(x, T => {
         let channels = Channel::<T>::all(affine, at)?;
@@ -108,7 +116,7 @@ pub fn fixed_dparams(dy: &Tensor, x: &Tensor, affine: &Affine, at: &Statistics) 
 pub fn statistics(x: &Tensor) -> Result<Statistics> {
     let [n, c, h, w] = image_dims(x)?;
     if is_slow_path(x) {
-        return slow_statistics(x).during(NORMALIZING);
+        return slow::statistics(x).during(NORMALIZING);
     }
     by_dtype!(x, T => {
         let x = slice::<T>(x)?;
@@ -138,7 +146,7 @@ pub fn batch_backward(
     checked(x, affine, at)?;
     same_shape(dy, x, NORMALIZING)?;
     if is_slow_path(x) {
-        return slow_batch_backward(dy, x, affine, at).during(NORMALIZING);
+        return slow::batch_backward(dy, x, affine, at).during(NORMALIZING);
     }
     by_dtype!(x, T => fast_batch_backward(dy, x, &Channel::<T>::all(affine, at)?))
 }
@@ -184,6 +192,24 @@ pub fn scratch_bytes(x_shape: &[usize], pass: Pass, threads: usize) -> usize {
     }
 }
 
+/// What is learned and what was measured, one number a channel.
+#[derive(Clone, Copy)]
+pub(crate) struct Numbers<'a, T> {
+    pub(crate) weight: &'a [T],
+    pub(crate) bias: &'a [T],
+    pub(crate) mean: &'a [T],
+    pub(crate) var: &'a [T],
+    pub(crate) eps: f64,
+}
+
+impl<T: Real> Numbers<'_, T> {
+    fn channel(&self, c: usize) -> Channel<T> {
+        let r = (self.var[c].to_f64() + self.eps).sqrt().recip();
+        let scale = T::from_f64(self.weight[c].to_f64() * r);
+        Channel { scale, mean: self.mean[c], bias: self.bias[c], r }
+    }
+}
+
 /// The numbers of a channel that inner loops need.
 #[derive(Clone, Copy)]
 struct Channel<T> {
@@ -199,11 +225,8 @@ impl<T: Real> Channel<T> {
     fn all(affine: &Affine, at: &Statistics) -> Result<Vec<Self>> {
         let (weight, bias) = (slice::<T>(&affine.weight)?, slice::<T>(&affine.bias)?);
         let (mean, var) = (slice::<T>(&at.mean)?, slice::<T>(&at.var)?);
-        let channel = |c: usize| {
-            let r = (var[c].to_f64() + affine.eps).sqrt().recip();
-            Self { scale: T::from_f64(weight[c].to_f64() * r), mean: mean[c], bias: bias[c], r }
-        };
-        Ok((0..weight.len()).map(channel).collect())
+        let numbers = Numbers { weight: &weight, bias: &bias, mean: &mean, var: &var, eps: affine.eps };
+        Ok((0..weight.len()).map(|c| numbers.channel(c)).collect())
     }
 }
 
@@ -244,58 +267,6 @@ fn join(planes: &[Moments]) -> Moments {
     Moments { mean, var: planes.iter().map(spread).sum::<f64>() / n }
 }
 
-/// `(e, r)`: standardized `x` and the reciprocal deviation, broadcastable.
-fn slow_parts(x: &Tensor, affine: &Affine, at: &Statistics) -> candle_core::Result<(Tensor, Tensor)> {
-    let r = (wide_channels(&at.var)? + affine.eps)?.sqrt()?.recip()?;
-    Ok((wide(x)?.broadcast_sub(&wide_channels(&at.mean)?)?.broadcast_mul(&r)?, r))
-}
-
-fn slow_fixed(x: &Tensor, affine: &Affine, at: &Statistics) -> candle_core::Result<Tensor> {
-    let (e, _) = slow_parts(x, affine, at)?;
-    let y = e.broadcast_mul(&wide_channels(&affine.weight)?)?;
-    y.broadcast_add(&wide_channels(&affine.bias)?)?.to_dtype(x.dtype())
-}
-
-fn slow_fixed_dx(dy: &Tensor, affine: &Affine, at: &Statistics) -> candle_core::Result<Tensor> {
-    let r = (wide_channels(&at.var)? + affine.eps)?.sqrt()?.recip()?;
-    wide(dy)?.broadcast_mul(&(wide_channels(&affine.weight)? * r)?)?.to_dtype(dy.dtype())
-}
-
-fn slow_dparams(
-    dy: &Tensor,
-    x: &Tensor,
-    affine: &Affine,
-    at: &Statistics,
-) -> candle_core::Result<(Tensor, Tensor)> {
-    let (e, _) = slow_parts(x, affine, at)?;
-    let dy = wide(dy)?;
-    let dweight = (&dy * e)?.sum((0, 2, 3))?.to_dtype(affine.weight.dtype())?;
-    Ok((dweight, dy.sum((0, 2, 3))?.to_dtype(affine.bias.dtype())?))
-}
-
-fn slow_statistics(x: &Tensor) -> candle_core::Result<Statistics> {
-    let x = wide(x)?;
-    let mean = x.mean_keepdim((0, 2, 3))?;
-    let var = x.broadcast_sub(&mean)?.sqr()?.mean((0, 2, 3))?;
-    Ok(Statistics { mean: mean.flatten_all()?, var })
-}
-
-fn slow_batch_backward(
-    dy: &Tensor,
-    x: &Tensor,
-    affine: &Affine,
-    at: &Statistics,
-) -> candle_core::Result<(Tensor, Tensor, Tensor)> {
-    let (e, r) = slow_parts(x, affine, at)?;
-    let wide_dy = wide(dy)?;
-    let shift = wide_dy.mean_keepdim((0, 2, 3))?;
-    let slope = (&wide_dy * &e)?.mean_keepdim((0, 2, 3))?;
-    let inner = wide_dy.broadcast_sub(&shift)?.sub(&e.broadcast_mul(&slope)?)?;
-    let dx = inner.broadcast_mul(&(wide_channels(&affine.weight)? * r)?)?.to_dtype(x.dtype())?;
-    let (dweight, dbias) = slow_dparams(dy, x, affine, at)?;
-    Ok((dx, dweight, dbias))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -319,20 +290,20 @@ mod tests {
                 let affine = Affine { weight, bias, eps: EPS };
                 let at = Statistics { mean: cast(&mean, dtype), var: cast(&var.abs().unwrap(), dtype) };
                 let y = fixed(&x, &affine, &at).unwrap();
-                assert_close(&y, &slow_fixed(&x, &affine, &at).unwrap(), CLOSE);
+                assert_close(&y, &slow::fixed(&x, &affine, &at).unwrap(), CLOSE);
                 let dx = fixed_dx(&dy, &affine, &at).unwrap();
-                assert_close(&dx, &slow_fixed_dx(&dy, &affine, &at).unwrap(), CLOSE);
+                assert_close(&dx, &slow::fixed_dx(&dy, &affine, &at).unwrap(), CLOSE);
                 let got = fixed_dparams(&dy, &x, &affine, &at).unwrap();
-                let want = slow_dparams(&dy, &x, &affine, &at).unwrap();
+                let want = slow::dparams(&dy, &x, &affine, &at).unwrap();
                 assert_close(&got.0, &want.0, CLOSE);
                 assert_close(&got.1, &want.1, CLOSE);
 
                 let (_, own) = batch(&x, &affine).unwrap();
-                let want = slow_statistics(&x).unwrap();
+                let want = slow::statistics(&x).unwrap();
                 assert_close(&own.mean, &want.mean, CLOSE);
                 assert_close(&own.var, &want.var, CLOSE);
                 let got = batch_backward(&dy, &x, &affine, &own).unwrap();
-                let want = slow_batch_backward(&dy, &x, &affine, &own).unwrap();
+                let want = slow::batch_backward(&dy, &x, &affine, &own).unwrap();
                 assert_close(&got.0, &want.0, CLOSE);
                 assert_close(&got.1, &want.1, CLOSE);
                 assert_close(&got.2, &want.2, CLOSE);

@@ -3,8 +3,8 @@
 use candle_core::Tensor;
 
 use super::planes::mismatch;
-use super::share::room;
-use super::{by_dtype, is_slow_path, slice, tensor};
+use super::share::{room, zeros};
+use super::{Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
 const JOINING: &str = "joining along channels";
@@ -18,16 +18,23 @@ pub fn forward(xs: &[&Tensor]) -> Result<Tensor> {
     }
     by_dtype!(xs[0], T => {
         let slices = xs.iter().map(|x| slice::<T>(x)).collect::<Result<Vec<_>>>()?;
-        let n = shape[0];
-        let mut y = room(JOINING, shape.iter().product())?;
-        for image in 0..n {
-            for x in &slices {
-                let len = x.len() / n;
-                y.extend_from_slice(&x[image * len..(image + 1) * len]);
-            }
-        }
+        let mut y = zeros(JOINING, shape.iter().product())?;
+        forward_into(shape[0], slices.iter().map(|x| &**x), &mut y);
         tensor(y, &shape)
     })
+}
+
+/// Fills `y` with `n` images of all `xs`.
+pub(crate) fn forward_into<'a, T: Real>(n: usize, xs: impl Iterator<Item = &'a [T]>, y: &mut [T]) {
+    let image = y.len() / n.max(1);
+    let mut start = 0;
+    for x in xs {
+        let len = x.len() / n.max(1);
+        for (y, x) in y.chunks_exact_mut(image.max(1)).zip(x.chunks_exact(len.max(1))) {
+            y[start..start + len].copy_from_slice(x);
+        }
+        start += len;
+    }
 }
 
 /// The gradient of each input, given how many channels each had.

@@ -14,13 +14,14 @@
 mod depthwise;
 mod dw;
 mod general;
+mod slow;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::unfold::Unfold;
-use super::{Pass, Real, activation, by_dtype, is_slow_path, planes, slice, tensor};
+use super::{Pass, Real, activation, by_dtype, is_slow_path, planes, share, slice, tensor};
 use crate::error::{During, Error, Result};
-use crate::graph::op::Conv2d;
+use crate::graph::op::{Activation, Conv2d};
 
 const CONVOLVING: &str = "a convolution";
 
@@ -35,7 +36,7 @@ pub struct Epilogue<'a> {
 
 /// Sizes of one convolution, checked.
 #[derive(Clone, Copy, Debug)]
-struct Sizes {
+pub(crate) struct Sizes {
     conv: Conv2d,
     unfold: Unfold,
     /// Images.
@@ -46,13 +47,18 @@ struct Sizes {
 
 impl Sizes {
     fn new(conv: &Conv2d, x: &[usize], w: &[usize]) -> Result<Self> {
-        let problem = |problem: String| Error::Graph { node: "conv2d".into(), problem };
         let &[n, c, h, width] = x else { return Err(problem(format!("takes [n, c, h, w], got {x:?}"))) };
-        if conv.groups == 0 || !c.is_multiple_of(conv.groups) || !conv.outputs.is_multiple_of(conv.groups) {
-            return Err(problem(format!("{} groups do not divide {c} channels", conv.groups)));
-        }
+        let sizes = Self::of(conv, [n, c, h, width])?;
         if w != conv.weight_shape(c) {
             return Err(problem(format!("weight {w:?}, expected {:?}", conv.weight_shape(c))));
+        }
+        Ok(sizes)
+    }
+
+    /// The sizes for `x` of this shape and a weight that fits. Allocates nothing.
+    pub(crate) fn of(conv: &Conv2d, [n, c, h, width]: [usize; 4]) -> Result<Self> {
+        if conv.groups == 0 || !c.is_multiple_of(conv.groups) || !conv.outputs.is_multiple_of(conv.groups) {
+            return Err(problem(format!("{} groups do not divide {c} channels", conv.groups)));
         }
         let unfold = Unfold::new(conv.window(), h, width)
             .ok_or_else(|| problem(format!("no window fits into {h} x {width} pixels")))?;
@@ -88,6 +94,10 @@ impl Sizes {
     fn weight_len(&self) -> usize {
         self.conv.outputs * self.depth()
     }
+}
+
+fn problem(problem: String) -> Error {
+    Error::Graph { node: "conv2d".into(), problem }
 }
 
 /// The result of a convolution, `[n, outputs, oh, ow]`, for `x` `[n, c, h, w]` and `w`
@@ -171,12 +181,16 @@ pub fn scratch_bytes(conv: &Conv2d, x_shape: &[usize], pass: Pass, threads: usiz
     if sizes.is_depthwise() {
         return Ok(0);
     }
-    let of = match pass {
-        Pass::Dw => dw::scratch_bytes,
-        Pass::Dx => general::dx_scratch_bytes,
-        Pass::Forward => general::forward_scratch_bytes,
-    };
-    Ok(of(&sizes, size_of::<f32>(), threads))
+    Ok(match pass {
+        Pass::Dw => dw::scratch_bytes(&sizes, size_of::<f32>(), threads),
+        Pass::Dx => general::dx_scratch_bytes(&sizes, size_of::<f32>(), threads),
+        Pass::Forward => scratch_len(&sizes, threads) * size_of::<f32>(),
+    })
+}
+
+/// Elements of scratch that [`forward_into`] takes on `threads` threads.
+pub(crate) fn scratch_len(sizes: &Sizes, threads: usize) -> usize {
+    if sizes.is_depthwise() { 0 } else { general::scratch_len(sizes, threads) }
 }
 
 fn forward_cpu<T: Real>(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
@@ -185,12 +199,24 @@ fn forward_cpu<T: Real>(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogu
     let finish =
         Finish { activation: sizes.conv.activation, bias: bias.as_deref(), residual: residual.as_deref() };
     let (x, w) = (slice::<T>(x)?, slice::<T>(w)?);
-    let y = if sizes.is_depthwise() {
-        depthwise::forward(sizes, &x, &w, &finish)
+    let mut y = share::zeros(CONVOLVING, sizes.n * sizes.y_len())?;
+    let mut scratch = share::zeros(CONVOLVING, scratch_len(sizes, rayon::current_num_threads()))?;
+    forward_into(sizes, [&x, &w], &finish, (&mut y, &mut scratch));
+    tensor(y, &sizes.y_shape())
+}
+
+/// Fills `y`, with [`scratch_len`] elements of scratch.
+pub(crate) fn forward_into<T: Real>(
+    sizes: &Sizes,
+    [x, w]: [&[T]; 2],
+    finish: &Finish<T>,
+    (y, scratch): (&mut [T], &mut [T]),
+) {
+    if sizes.is_depthwise() {
+        depthwise::forward_into(sizes, [x, w], finish, y);
     } else {
-        general::forward(sizes, &x, &w, &finish)
-    };
-    tensor(y?, &sizes.y_shape())
+        general::forward_into(sizes, [x, w], finish, (y, scratch));
+    }
 }
 
 fn dx_cpu<T: Real>(sizes: &Sizes, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
@@ -200,10 +226,10 @@ fn dx_cpu<T: Real>(sizes: &Sizes, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
 }
 
 /// The epilogue on slices.
-struct Finish<'a, T> {
-    activation: Option<crate::graph::op::Activation>,
-    bias: Option<&'a [T]>,
-    residual: Option<&'a [T]>,
+pub(crate) struct Finish<'a, T> {
+    pub(crate) activation: Option<Activation>,
+    pub(crate) bias: Option<&'a [T]>,
+    pub(crate) residual: Option<&'a [T]>,
 }
 
 impl<T: Real> Finish<'_, T> {
@@ -224,78 +250,11 @@ impl<T: Real> Finish<'_, T> {
     }
 }
 
-/// The same in candle's operations, for devices without kernels of our own.
-mod slow {
-    use super::*;
-
-    pub(super) fn forward(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
-        let y = product(sizes, x, w, epilogue).during("convolving")?;
-        match sizes.conv.activation {
-            Some(kind) => activation::forward(kind, &y),
-            None => Ok(y),
-        }
-    }
-
-    fn product(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogue) -> candle_core::Result<Tensor> {
-        let columns = grouped_columns(sizes, x)?;
-        let groups = sizes.conv.groups;
-        let w = w.reshape((1, groups, sizes.conv.outputs / groups, sizes.depth()))?;
-        let mut y = w.broadcast_matmul(&columns)?.reshape(&sizes.y_shape())?;
-        if let Some(bias) = epilogue.bias {
-            y = y.broadcast_add(&bias.reshape((1, sizes.conv.outputs, 1, 1))?)?;
-        }
-        match epilogue.residual {
-            Some(residual) => y + residual,
-            None => Ok(y),
-        }
-    }
-
-    pub(super) fn dx(sizes: &Sizes, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
-        let groups = sizes.conv.groups;
-        let run = || {
-            let w = w.reshape((1, groups, sizes.conv.outputs / groups, sizes.depth()))?;
-            let columns = w.t()?.contiguous()?.broadcast_matmul(&grouped(sizes, dy)?)?;
-            let Unfold { oh, ow, .. } = sizes.unfold;
-            sizes.unfold.scatter(&columns.reshape((sizes.n, sizes.c, sizes.unfold.taps(), oh * ow))?)
-        };
-        run().during("convolving backward")
-    }
-
-    pub(super) fn dw(sizes: &Sizes, dy: &Tensor, x: &Tensor) -> Result<Tensor> {
-        let run = || {
-            let columns = grouped_columns(sizes, x)?.t()?.contiguous()?;
-            let dw = grouped(sizes, dy)?.matmul(&columns)?.sum(0)?;
-            dw.reshape(sizes.conv.weight_shape(sizes.c))?.to_dtype(accumulated(dy.dtype()))
-        };
-        run().during("convolving backward")
-    }
-
-    /// Gradients of weights are kept in full precision.
-    fn accumulated(dtype: DType) -> DType {
-        if dtype == DType::F64 { DType::F64 } else { DType::F32 }
-    }
-
-    /// `[n, groups, depth, pixels]`
-    fn grouped_columns(sizes: &Sizes, x: &Tensor) -> candle_core::Result<Tensor> {
-        let columns = sizes.unfold.gather(x, 0.0)?;
-        let Unfold { oh, ow, .. } = sizes.unfold;
-        columns.reshape((sizes.n, sizes.conv.groups, sizes.depth(), oh * ow))
-    }
-
-    /// `[n, groups, outputs / groups, pixels]`
-    fn grouped(sizes: &Sizes, dy: &Tensor) -> candle_core::Result<Tensor> {
-        let groups = sizes.conv.groups;
-        let Unfold { oh, ow, .. } = sizes.unfold;
-        dy.reshape((sizes.n, groups, sizes.conv.outputs / groups, oh * ow))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::graph::op::Activation;
     use crate::kernels::check::*;
     use crate::rng::Rng;
 

@@ -7,7 +7,8 @@
 use candle_core::{DType, Tensor};
 
 use super::in_place::Each;
-use super::planes::{build, each, mismatch, plane, sum, wide, zip};
+use super::planes::{change, each, mismatch, plane, sum, wide};
+use super::share::zeros;
 use super::{Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -17,7 +18,7 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if is_slow_path(full) {
         return full.broadcast_add(other).during("adding");
     }
-    by_dtype!(full, T => combine::<T>("adding", full, other, |full, other| full + other))
+    by_dtype!(full, T => combine::<T>("adding", [full, other], add_into))
 }
 
 /// `sum + x`, both of one shape: in the memory of `sum` where that is `f32` on the CPU, which
@@ -36,7 +37,7 @@ pub fn mul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if is_slow_path(full) {
         return full.broadcast_mul(other).during("multiplying");
     }
-    by_dtype!(full, T => combine::<T>("multiplying", full, other, |full, other| full * other))
+    by_dtype!(full, T => combine::<T>("multiplying", [full, other], mul_into))
 }
 
 /// `dy` for an operand of `shape`: summed over the pixels if it was per channel, else itself.
@@ -77,24 +78,37 @@ fn ordered<'a>(a: &'a Tensor, b: &'a Tensor, op: &'static str) -> Result<(&'a Te
     Err(mismatch(a, b, op)).during(op)
 }
 
+/// Fills `y` with the sum of the larger operand and the other; without a larger one, it is in `y`.
+pub(crate) fn add_into<T: Real>(full: Option<&[T]>, other: &[T], y: &mut [T]) {
+    combine_into(full, other, y, |full, other| full + other);
+}
+
+/// As [`add_into`], the product.
+pub(crate) fn mul_into<T: Real>(full: Option<&[T]>, other: &[T], y: &mut [T]) {
+    combine_into(full, other, y, |full, other| full * other);
+}
+
+fn combine_into<T: Real>(full: Option<&[T]>, other: &[T], y: &mut [T], f: impl Fn(T, T) -> T + Sync) {
+    if y.len() == other.len() {
+        return change(y, full, other.len(), |_, at, y| {
+            y.iter_mut().zip(&other[at]).for_each(|(y, &other)| *y = f(*y, other));
+        });
+    }
+    let pixels = y.len() / other.len().max(1);
+    change(y, full, pixels, |index, _, y| {
+        let other = other[index];
+        y.iter_mut().for_each(|y| *y = f(*y, other));
+    });
+}
+
 fn combine<T: Real>(
     what: &str,
-    full: &Tensor,
-    other: &Tensor,
-    f: impl Fn(T, T) -> T + Sync,
+    [full, other]: [&Tensor; 2],
+    into: impl Fn(Option<&[T]>, &[T], &mut [T]),
 ) -> Result<Tensor> {
-    let (a, b) = (slice::<T>(full)?, slice::<T>(other)?);
-    if a.len() == b.len() {
-        return tensor(zip(what, [&a, &b], f)?, full.dims());
-    }
-    let pixels = a.len() / b.len().max(1);
-    let y = build(what, [b.len(), pixels], |index, at, out| {
-        let other = b[index];
-        for (out, &full) in out.iter_mut().zip(&plane(&a, index, pixels)[at]) {
-            *out = f(full, other);
-        }
-    });
-    tensor(y?, full.dims())
+    let mut y = zeros(what, full.elem_count())?;
+    into(Some(&slice(full)?), &slice(other)?, &mut y);
+    tensor(y, full.dims())
 }
 
 fn slow_pixel_sum(dy: &Tensor) -> candle_core::Result<Tensor> {

@@ -5,8 +5,9 @@
 
 use candle_core::Tensor;
 
-use super::planes::{build, each, one_a_channel, plane, same_shape, sum, wide};
-use super::{Pass, by_dtype, is_slow_path, slice, tensor};
+use super::planes::{build, change, each, one_a_channel, plane, same_shape, sum, wide};
+use super::share::zeros;
+use super::{Pass, Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
 const GATING: &str = "applying a gate";
@@ -14,24 +15,26 @@ const GATING: &str = "applying a gate";
 /// `x + gate (z - x)`. Where the gate is 0, the bits of `x`, even beside an infinite `z`.
 pub fn forward(x: &Tensor, z: &Tensor, gate: &Tensor) -> Result<Tensor> {
     same_shape(x, z, GATING)?;
-    let [c, pixels] = channels(x, gate)?;
+    let [_, pixels] = channels(x, gate)?;
     if is_slow_path(x) {
         return slow(x, z, gate).during(GATING);
     }
     by_dtype!(x, T => {
-        let (elements, z, gate) = (slice::<T>(x)?, slice::<T>(z)?, slice::<T>(gate)?);
-        let y = build(GATING, [elements.len() / pixels.max(1), pixels], |i, at, out| {
-            let g = gate[i % c];
-            let x = &plane(&elements, i, pixels)[at.clone()];
-            if g == 0.0 {
-                return out.copy_from_slice(x);
-            }
-            for ((out, &x), &z) in out.iter_mut().zip(x).zip(&plane(&z, i, pixels)[at]) {
-                *out = x + g * (z - x);
-            }
-        });
-        tensor(y?, x.dims())
+        let mut y = zeros::<T>(GATING, x.elem_count())?;
+        forward_into([&slice(z)?, &slice(gate)?], pixels, Some(&slice(x)?), &mut y);
+        tensor(y, x.dims())
     })
+}
+
+/// Fills `y`, of planes of `pixels` elements; without an `x`, it is in `y`.
+pub(crate) fn forward_into<T: Real>([z, gate]: [&[T]; 2], pixels: usize, x: Option<&[T]>, y: &mut [T]) {
+    change(y, x, pixels, |i, at, y| {
+        let g = gate[i % gate.len()];
+        if g != T::zero() {
+            let z = &plane(z, i, pixels)[at];
+            y.iter_mut().zip(z).for_each(|(y, &z)| *y = *y + g * (z - *y));
+        }
+    });
 }
 
 /// `dx = (1 - gate) dy`.

@@ -10,7 +10,8 @@
 
 use candle_core::Tensor;
 
-use super::planes::{Moments, build, build_whole, each, image_dims, mismatch, moments, plane, sum, wide};
+use super::planes::{Moments, build, build_whole, image_dims, mismatch, moments, plane, reduce, sum, wide};
+use super::share::zeros;
 use super::{Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -23,10 +24,15 @@ pub fn avg(x: &Tensor) -> Result<Tensor> {
         return slow_avg(x).during(POOLING);
     }
     by_dtype!(x, T => {
-        let (x, pixels) = (slice::<T>(x)?, h * w);
-        let mean = |i| (sum([plane(&x, i, pixels)], |[x]| x) / pixels as f64) as T;
-        tensor(each(n * c, pixels, mean), &[n, c, 1, 1])
+        let mut y = zeros::<T>(POOLING, n * c)?;
+        avg_into(h * w, &slice(x)?, &mut y);
+        tensor(y, &[n, c, 1, 1])
     })
+}
+
+/// Fills `y` with the mean of each plane of `pixels` elements.
+pub(crate) fn avg_into<T: Real>(pixels: usize, x: &[T], y: &mut [T]) {
+    reduce(y, pixels, |i| T::from_f64(sum([plane(x, i, pixels)], |[x]| x) / pixels as f64));
 }
 
 /// `dx` of [`avg`] for planes of `[h, w]` pixels.
@@ -51,10 +57,15 @@ pub fn std(x: &Tensor, eps: f64) -> Result<Tensor> {
         return slow_std(x, eps).during(POOLING);
     }
     by_dtype!(x, T => {
-        let (x, pixels) = (slice::<T>(x)?, h * w);
-        let deviation = |i| (moments(plane(&x, i, pixels)).var + eps).sqrt() as T;
-        tensor(each(n * c, pixels, deviation), &[n, c, 1, 1])
+        let mut y = zeros::<T>(POOLING, n * c)?;
+        std_into(h * w, eps, &slice(x)?, &mut y);
+        tensor(y, &[n, c, 1, 1])
     })
+}
+
+/// Fills `y` with the standard deviation of each plane of `pixels` elements.
+pub(crate) fn std_into<T: Real>(pixels: usize, eps: f64, x: &[T], y: &mut [T]) {
+    reduce(y, pixels, |i| T::from_f64((moments(plane(x, i, pixels)).var + eps).sqrt()));
 }
 
 /// `dx` of [`std()`]. 0 for a plane without contrast, also where `eps` is 0.

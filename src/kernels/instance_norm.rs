@@ -17,9 +17,10 @@
 use candle_core::Tensor;
 
 use super::planes::{
-    Moments, build, build_whole, each, image_dims, moments, one_a_channel, plane, same_shape, sum, wide,
-    wide_channels,
+    Moments, build, each, image_dims, moments, one_a_channel, plane, same_shape, sum, wide, wide_channels,
+    write_whole,
 };
+use super::share::zeros;
 use super::{Pass, Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -48,18 +49,30 @@ pub fn backward(dy: &Tensor, x: &Tensor, weight: &Tensor, eps: f64) -> Result<(T
 }
 
 fn fast<T: Real>(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
-    let [n, c, h, w] = image_dims(x)?;
-    let (elements, weight, bias) = (slice::<T>(x)?, slice::<T>(weight)?, slice::<T>(bias)?);
-    let pixels = h * w;
-    let y = build_whole(NORMALIZING, [n * c, pixels], |i, out| {
-        let x = plane(&elements, i, pixels);
-        let (mean, r) = standard(x, eps);
+    let [_, _, h, w] = image_dims(x)?;
+    let mut y = zeros::<T>(NORMALIZING, x.elem_count())?;
+    let affine = ([&*slice(weight)?, &*slice(bias)?], eps);
+    forward_into(affine, h * w, Some(&slice(x)?), &mut y);
+    tensor(y, x.dims())
+}
+
+/// Fills `y`, of planes of `pixels` elements; without an `x`, it is in `y`.
+pub(crate) fn forward_into<T: Real>(
+    ([weight, bias], eps): ([&[T]; 2], f64),
+    pixels: usize,
+    x: Option<&[T]>,
+    y: &mut [T],
+) {
+    let c = weight.len();
+    write_whole(y, pixels, |i, y| {
+        let (mean, r) = standard(x.map_or(&*y, |x| plane(x, i, pixels)), eps);
         let (scale, bias) = (T::from_f64(weight[i % c].to_f64() * r), bias[i % c]);
-        for (out, &x) in out.iter_mut().zip(x) {
-            *out = (x - mean) * scale + bias;
+        let normed = |x: T| (x - mean) * scale + bias;
+        match x {
+            Some(x) => y.iter_mut().zip(plane(x, i, pixels)).for_each(|(y, &x)| *y = normed(x)),
+            None => y.iter_mut().for_each(|y| *y = normed(*y)),
         }
     });
-    tensor(y?, x.dims())
 }
 
 fn fast_backward<T: Real>(

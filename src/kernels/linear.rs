@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::matmul::{Matrix, MatrixMut, Write, matmul};
 use super::planes::{mismatch, wide};
-use super::share::{room, zeros};
+use super::share::zeros;
 use super::{Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -27,19 +27,33 @@ pub fn forward(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> 
         return slow(x, w, bias).during(MULTIPLYING);
     }
     by_dtype!(x, T => {
-        let (x, w) = (slice::<T>(x)?, slice::<T>(w)?);
-        let (x, w) = (Matrix::row_major(&x, n, f), Matrix::row_major(&w, o, f));
-        let (mut y, write) = match bias {
-            Some(bias) => (repeated(&slice::<T>(bias)?, n)?, Write::Add),
-            None => (zeros(MULTIPLYING, n * o)?, Write::Set),
-        };
-        match n {
-            // A single row would leave all but one thread idle: compute it as a column.
-            1 => blocks(&mut y, w, x.transpose(), write),
-            _ => blocks(&mut y, x, w.transpose(), write),
-        }
+        let bias = bias.map(slice::<T>).transpose()?;
+        let mut y = zeros(MULTIPLYING, n * o)?;
+        forward_into([n, f, o], [&slice(x)?, &slice(w)?], bias.as_deref(), &mut y);
         tensor(y, &[n, o])
     })
+}
+
+/// Fills `y` `[n, o]` for `x` `[n, f]` and `w` `[o, f]`.
+pub(crate) fn forward_into<T: Real>(
+    [n, f, o]: [usize; 3],
+    [x, w]: [&[T]; 2],
+    bias: Option<&[T]>,
+    y: &mut [T],
+) {
+    let (x, w) = (Matrix::row_major(x, n, f), Matrix::row_major(w, o, f));
+    let write = match bias {
+        Some(bias) => {
+            y.chunks_exact_mut(o.max(1)).for_each(|y| y.copy_from_slice(bias));
+            Write::Add
+        }
+        None => Write::Set,
+    };
+    match n {
+        // A single row would leave all but one thread idle: compute it as a column.
+        1 => blocks(y, w, x.transpose(), write),
+        _ => blocks(y, x, w.transpose(), write),
+    }
 }
 
 /// `dx = dy W`.
@@ -91,12 +105,6 @@ pub fn dbias(dy: &Tensor) -> Result<Tensor> {
         }
         tensor(sums, &[o])
     })
-}
-
-fn repeated<T: Real>(row: &[T], n: usize) -> Result<Vec<T>> {
-    let mut rows = room(MULTIPLYING, row.len() * n)?;
-    (0..n).for_each(|_| rows.extend_from_slice(row));
-    Ok(rows)
 }
 
 /// Writes `A B` to the contiguous rows of `c`, a fixed number of rows a task.

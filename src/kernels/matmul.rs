@@ -26,11 +26,12 @@ use portable as native;
 
 use std::ops::Range;
 
+pub(crate) use blocks::has_scratch;
 pub(crate) use lanes::Element;
 
 /// Bytes that each thread keeps for copies, from its first product on and whatever the shapes. A
 /// plan of memory counts them once for every thread that computes.
-pub const SCRATCH: usize = 72 << 10;
+pub(crate) const SCRATCH: usize = 72 << 10;
 
 /// A matrix to read: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy)]

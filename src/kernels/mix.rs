@@ -15,7 +15,8 @@
 
 use candle_core::{DType, Tensor};
 
-use super::planes::{build, dot, dot_scratch_bytes, map, mismatch, wide, zip};
+use super::planes::{dot, dot_scratch_bytes, map, mismatch, wide, write, zip};
+use super::share::zeros;
 use super::{Pass, Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -32,13 +33,28 @@ const MIXING: &str = "mixing candidates";
 /// ```
 #[must_use]
 pub fn softmax(alpha: &[f64]) -> Vec<f64> {
-    let greatest = alpha.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if greatest == f64::NEG_INFINITY {
-        return vec![0.0; alpha.len()];
+    let softmax = Softmax::of(alpha.iter().copied());
+    alpha.iter().map(|&a| softmax.p(a)).collect()
+}
+
+/// What the probabilities of all candidates share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Softmax {
+    greatest: f64,
+    /// Of `e^(alpha - greatest)`.
+    sum: f64,
+}
+
+impl Softmax {
+    pub(crate) fn of(alpha: impl Iterator<Item = f64> + Clone) -> Self {
+        let greatest = alpha.clone().fold(f64::NEG_INFINITY, f64::max);
+        Self { greatest, sum: alpha.map(|a| (a - greatest).exp()).sum() }
     }
-    let powers: Vec<f64> = alpha.iter().map(|a| (a - greatest).exp()).collect();
-    let sum: f64 = powers.iter().sum();
-    powers.into_iter().map(|power| power / sum).collect()
+
+    /// The probability of a candidate.
+    pub(crate) fn p(&self, alpha: f64) -> f64 {
+        if self.greatest == f64::NEG_INFINITY { 0.0 } else { (alpha - self.greatest).exp() / self.sum }
+    }
 }
 
 /// `sum_i softmax(alpha)_i x_i`: of the shape every `x_i` has; `alpha` is `[k]`.
@@ -109,17 +125,27 @@ pub fn scratch_bytes(shape: &[usize], pass: Pass) -> usize {
 }
 
 fn fast<T: Real>(xs: &[&Tensor], p: &[f64]) -> Result<Tensor> {
-    let chosen = p.iter().zip(xs).filter(|(p, _)| **p != 0.0);
-    let chosen = chosen.map(|(p, x)| Ok((T::from_f64(*p), slice::<T>(x)?)));
-    let chosen = chosen.collect::<Result<Vec<_>>>()?;
-    let y = build(MIXING, [1, xs[0].elem_count()], |_, at, out: &mut [T]| {
-        for (p, x) in &chosen {
-            for (out, &x) in out.iter_mut().zip(&x[at.clone()]) {
-                *out += *p * x;
-            }
+    let slices = xs.iter().map(|x| slice::<T>(x)).collect::<Result<Vec<_>>>()?;
+    let mut y = zeros(MIXING, xs[0].elem_count())?;
+    forward_into(p.len(), |i| p[i], |i| &slices[i], &mut y);
+    tensor(y, xs[0].dims())
+}
+
+/// Fills `y` with the sum of `p(i)` times `x(i)` for `i` below `n`.
+pub(crate) fn forward_into<'a, T: Real>(
+    n: usize,
+    p: impl Fn(usize) -> f64 + Sync,
+    x: impl Fn(usize) -> &'a [T] + Sync,
+    y: &mut [T],
+) {
+    let pixels = y.len();
+    write(y, pixels, |_, at, y| {
+        y.fill(T::zero());
+        for (i, p) in (0..n).map(|i| (i, p(i))).filter(|(_, p)| *p != 0.0) {
+            let p = T::from_f64(p);
+            y.iter_mut().zip(&x(i)[at.clone()]).for_each(|(y, &x)| *y += p * x);
         }
     });
-    tensor(y?, xs[0].dims())
 }
 
 /// The weight of candidate `i`.

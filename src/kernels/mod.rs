@@ -7,6 +7,10 @@
 //! candle's tensor operations; that body runs on the CPU too, where tests hold it against the
 //! first. `is_slow_path` decides. Sums of half precision are taken in `f32`.
 //!
+//! On the CPU a forward pass is a function `..._into` that writes to a slice and allocates nothing:
+//! the tensor function makes a vector for it, `engine::executor` has planned all slices. Where such
+//! a function takes an optional `x` and there is none, it changes what the slice holds.
+//!
 //! Shapes that do not meet, and whatever candle refuses, are [`Error::Tensor`](crate::Error).
 //!
 //! Legend: `x` input, `y` output, `dx` `dy` gradients of the loss by them, `dw` by the weight.
@@ -36,7 +40,7 @@ mod scratch;
 mod share;
 mod unfold;
 
-pub use matmul::SCRATCH as THREAD_BYTES;
+pub(crate) use scratch::forward_scratch_len;
 pub use scratch::{CALL_BYTES, scratch_bytes};
 
 use std::marker::PhantomData;
@@ -45,6 +49,14 @@ use std::ops::{Deref, Range};
 use candle_core::{DType, Device, Storage, Tensor, WithDType};
 
 use crate::error::{During, Result};
+
+/// Bytes that the threads which compute here have still to allocate for good, at their first
+/// matrix product.
+#[must_use]
+pub fn missing_thread_bytes() -> usize {
+    let missing = |_: rayon::BroadcastContext| usize::from(!matmul::has_scratch()) * matmul::SCRATCH;
+    rayon::broadcast(missing).into_iter().sum()
+}
 
 /// One computation of an operation, as a planner of memory counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,6 +19,9 @@ const SERIAL: usize = 1 << 14;
 /// Elements summed in their own precision before the sum goes on in `f64`.
 const PARTIAL: usize = 1024;
 
+/// Elements that are copied and then changed together: few enough for the first-level cache.
+const BLOCK: usize = 1 << 11;
+
 /// Independent sums in the inner loop, so that it can run in vector registers.
 const LANES: usize = 16;
 
@@ -33,6 +36,13 @@ pub(crate) fn build<T: Real>(
     [planes, pixels]: [usize; 2],
     f: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
 ) -> Result<Vec<T>> {
+    let mut y = zeros(what, planes * pixels)?;
+    write(&mut y, pixels, f);
+    Ok(y)
+}
+
+/// As [`build`], to memory that is there: `f` finds what `y` held before.
+pub(crate) fn write<T: Real>(y: &mut [T], pixels: usize, f: impl Fn(usize, Range<usize>, &mut [T]) + Sync) {
     let write = |start: usize, out: &mut [T]| {
         let mut done = 0;
         while done < out.len() {
@@ -42,9 +52,28 @@ pub(crate) fn build<T: Real>(
             done += len;
         }
     };
-    let mut y = zeros(what, planes * pixels)?;
     y.par_chunks_mut(SERIAL).enumerate().for_each(|(i, out)| write(i * SERIAL, out));
-    Ok(y)
+}
+
+/// As [`write()`], where `f` finds the elements of `x`; without an `x`, those that `y` holds.
+///
+/// One body serves both an operation in place and one from one place to another: a copy that
+/// stays in the first-level cache costs next to nothing.
+pub(crate) fn change<T: Real>(
+    y: &mut [T],
+    x: Option<&[T]>,
+    pixels: usize,
+    f: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
+) {
+    write(y, pixels, |plane, at, out| {
+        for (out, start) in out.chunks_mut(BLOCK).zip(at.step_by(BLOCK)) {
+            let at = start..start + out.len();
+            if let Some(x) = x {
+                out.copy_from_slice(&x[plane * pixels..][at.clone()]);
+            }
+            f(plane, at, out);
+        }
+    });
 }
 
 /// As [`build`], a whole plane at a time: `f(plane, out)`.
@@ -54,9 +83,20 @@ pub(crate) fn build_whole<T: Real>(
     f: impl Fn(usize, &mut [T]) + Sync,
 ) -> Result<Vec<T>> {
     let mut y = zeros(what, planes * pixels)?;
+    write_whole(&mut y, pixels, f);
+    Ok(y)
+}
+
+/// As [`build_whole`], to memory that is there: `f` finds what `y` held before.
+pub(crate) fn write_whole<T: Real>(y: &mut [T], pixels: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     let of_plane = y.par_chunks_exact_mut(pixels.max(1)).with_min_len(SERIAL.div_ceil(pixels.max(1)));
     of_plane.enumerate().for_each(|(i, out)| f(i, out));
-    Ok(y)
+}
+
+/// `y[plane] = f(plane)` for planes of `pixels` elements, in parallel.
+pub(crate) fn reduce<T: Real>(y: &mut [T], pixels: usize, f: impl Fn(usize) -> T + Sync) {
+    let least = SERIAL.div_ceil(pixels.max(1));
+    y.par_iter_mut().with_min_len(least).enumerate().for_each(|(i, y)| *y = f(i));
 }
 
 /// `f` of every element of `x`.

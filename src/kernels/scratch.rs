@@ -1,5 +1,7 @@
 //! What an operation needs beside inputs and outputs, by operation: for the planner of memory.
 
+use super::conv2d::Sizes;
+use super::pool::Windows;
 use super::{Pass, batch_norm, conv2d, gate, instance_norm, mix, pool};
 use crate::error::Result;
 use crate::graph::op::Op;
@@ -31,6 +33,22 @@ pub fn scratch_bytes(op: &Op, x: &[usize], pass: Pass, threads: usize) -> Result
         | Op::Linear { .. }
         | Op::Mul
         | Op::Zero { .. } => 0,
+    })
+}
+
+/// Numbers of scratch that the forward pass of `op` on slices takes, for a first input of shape
+/// `[n, c, h, w]` on `threads` threads; no more for fewer images.
+///
+/// # Errors
+///
+/// As [`scratch_bytes`].
+pub(crate) fn forward_scratch_len(op: &Op, x: [usize; 4], threads: usize) -> Result<usize> {
+    let [n, c, h, w] = x;
+    Ok(match op {
+        Op::AvgPool(window) => pool::avg_scratch_len(&Windows::sized(window, [h, w])?),
+        Op::Conv2d(conv) => conv2d::scratch_len(&Sizes::of(conv, x)?, threads),
+        Op::MaxPool(window) => pool::max_scratch_len(&Windows::sized(window, [h, w])?, n * c, threads),
+        _ => 0,
     })
 }
 

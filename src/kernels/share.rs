@@ -33,39 +33,43 @@ pub(crate) fn room<T>(what: &str, n: usize) -> Result<Vec<T>> {
 }
 
 /// How many workers share `items` pieces of work on `threads` threads.
-pub(crate) fn count(items: usize, threads: usize) -> usize {
+fn count(items: usize, threads: usize) -> usize {
     items.min(threads).max(1)
 }
 
-/// A vector of `n` zeros for each of the workers that share `items` pieces of work here.
+/// `n` zeros for each of the workers that share `items` pieces of work here.
 ///
 /// # Errors
 ///
 /// As [`zeros`].
-pub(crate) fn scratch<T: WithDType>(what: &str, items: usize, n: usize) -> Result<Vec<Vec<T>>> {
-    let workers = count(items, rayon::current_num_threads());
-    reserve(what, workers * n * size_of::<T>())?;
-    Ok((0..workers).map(|_| vec![T::zero(); n]).collect())
+pub(crate) fn scratch<T: WithDType>(what: &str, items: usize, n: usize) -> Result<Vec<T>> {
+    zeros(what, scratch_len(items, n, rayon::current_num_threads()))
 }
 
-/// Bytes of [`scratch`] for elements of `size` bytes.
-pub(crate) fn scratch_bytes(items: usize, n: usize, size: usize, threads: usize) -> usize {
-    count(items, threads) * (n * size + size_of::<Vec<u8>>())
+/// Elements of [`scratch`] on `threads` threads.
+pub(crate) fn scratch_len(items: usize, n: usize, threads: usize) -> usize {
+    count(items, threads) * n
 }
 
-/// Gives each piece of `work` to the next worker that is free; each has one piece of `scratch`.
-pub(crate) fn share<S: Send, I: Send>(
-    scratch: &mut [S],
-    work: impl Iterator<Item = I> + Send,
-    f: impl Fn(&mut S, I) + Sync,
+/// Gives each piece of `work`, of which there are `items`, to the next worker that is free. Each
+/// worker has `n` elements of `scratch`, so there are no more workers than these allow.
+pub(crate) fn share<T: Send, I: Send>(
+    (scratch, n): (&mut [T], usize),
+    (items, work): (usize, impl Iterator<Item = I> + Send),
+    f: impl Fn(&mut [T], I) + Sync,
 ) {
-    let work = Mutex::new(work);
-    let next = || work.lock().unwrap_or_else(PoisonError::into_inner).next();
-    scratch.par_iter_mut().with_max_len(1).for_each(|own| {
-        while let Some(item) = next() {
+    let workers = scratch.len().checked_div(n).unwrap_or_else(rayon::current_num_threads);
+    let (work, pieces) = (Mutex::new(work), Mutex::new(scratch.chunks_exact_mut(n.max(1))));
+    (0..count(items, workers)).into_par_iter().with_max_len(1).for_each(|_| {
+        let own = next(&pieces).unwrap_or_default();
+        while let Some(item) = next(&work) {
             f(own, item);
         }
     });
+}
+
+fn next<I: Iterator>(items: &Mutex<I>) -> Option<I::Item> {
+    items.lock().unwrap_or_else(PoisonError::into_inner).next()
 }
 
 #[cfg(test)]
@@ -76,9 +80,9 @@ mod tests {
     fn every_piece_is_done_once_whatever_the_number_of_workers() {
         for workers in 1..4 {
             let mut done = [0; 100];
-            let mut scratch = vec![0usize; workers];
-            share(&mut scratch, done.iter_mut().enumerate(), |own, (i, done)| {
-                *own += 1;
+            let mut scratch = vec![0usize; 2 * workers];
+            share((&mut scratch, 2), (100, done.iter_mut().enumerate()), |own, (i, done)| {
+                own[1] += 1;
                 *done += i + 1;
             });
             assert!(done.iter().enumerate().all(|(i, &done)| done == i + 1));
@@ -89,7 +93,13 @@ mod tests {
     #[test]
     fn there_are_never_more_workers_than_pieces() {
         assert_eq!((count(0, 4), count(3, 4), count(9, 4)), (1, 3, 4));
-        let bytes = scratch_bytes(3, 100, 4, 8);
-        assert_eq!(bytes, 3 * (400 + 24));
+        assert_eq!(scratch_len(3, 100, 8), 300);
+    }
+
+    #[test]
+    fn work_without_scratch_is_done_too() {
+        let mut done = [0; 9];
+        share((&mut [0u8; 0], 0), (9, done.iter_mut()), |own, done| *done = 1 + own.len());
+        assert_eq!(done, [1; 9]);
     }
 }

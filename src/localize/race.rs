@@ -117,7 +117,8 @@ fn trial(
     let mut rng = Rng::new(seed);
     let mut part = space::trial(&site, &CleanStatistics::measure(&replay)?, &mut rng)?;
     let sets = Sets { failures: &failures, surrogates: Some(&surrogates), replay: &replay };
-    fit(&site, &mut part, sets, (config, &mut rng), &mut |step, _| progress(block, step))?;
+    fit(&site, &mut part, sets, (config, &mut rng), &mut |step, _| progress(block, step + 1))?;
+    part.set_aside(&site, store.folder)?;
     let lowered = lower(&part.graph, &part.params)?;
     let judge = |images| samples(images)?.evaluate(&site, &lowered);
     Ok(Trial {

@@ -110,7 +110,6 @@ pub fn localize(
     (config, store): (&Config, Store),
     progress: &mut dyn FnMut(&str, usize),
 ) -> Result<Ranking> {
-    progress("spectrum and gradients", 0);
     let mut blocks = Evidence::gather(deployed, field, (config, store.folder))?.blocks(deployed, config)?;
     for (block, mismatch) in blocks.iter_mut().zip(consistency::mismatch(deployed, field.replay)?) {
         block.mismatch = mismatch;

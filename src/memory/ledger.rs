@@ -66,6 +66,17 @@ impl Use {
     }
 }
 
+/// What becomes of the gradient of a trained tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is turned into something small at once.
+    Dropped,
+    /// It changes its tensor, when the gradients by the node's inputs are there.
+    Stepped,
+    /// It is added to those of other micro-batches.
+    Summed,
+}
+
 /// What is kept about a tensor besides its numbers: shape, type, locks, name, places in lists.
 pub(super) const BOOKKEEPING: usize = 640;
 
@@ -143,8 +154,8 @@ pub(crate) struct Tally<'a> {
     pub(crate) ledger: Ledger,
     /// Gradients of trained tensors, by name.
     pub(crate) grads: BTreeMap<String, Shared>,
-    /// Whether they are kept.
-    pub(crate) summed: bool,
+    /// What becomes of them.
+    pub(crate) fate: Fate,
 }
 
 impl Tally<'_> {
@@ -185,7 +196,7 @@ impl Tally<'_> {
             let new = self.ledger.enter(Use::Gradients, 4 * elements(&param.shape));
             drop(pass);
             // What is there already takes the new one up in place.
-            if self.summed {
+            if self.fate == Fate::Summed {
                 self.grads.entry(name).or_insert(new);
             }
         }
@@ -239,11 +250,16 @@ impl Machine for Tally<'_> {
             Op::Conv2d(conv) => {
                 let before =
                     if conv.activation.is_some() { self.value(Use::Gradients, node + 1) } else { dy };
-                self.train(node)?;
+                if self.fate != Fate::Stepped {
+                    self.train(node)?;
+                }
                 let mut dx = None;
                 if self.needs(node, 0) {
                     let (_weights, _scratch) = (self.widened(node), self.scratch(node, Pass::Dx)?);
                     dx = Some(self.value(Use::Gradients, of.inputs[0]));
+                }
+                if self.fate == Fate::Stepped {
+                    self.train(node)?;
                 }
                 vec![dx, self.needs(node, 1).then_some(before)]
             }
@@ -255,9 +271,15 @@ impl Machine for Tally<'_> {
                 .collect(),
             Op::Zero { .. } => vec![None],
             _ => {
-                self.train(node)?;
+                if self.fate != Fate::Stepped {
+                    self.train(node)?;
+                }
                 let (_weights, _scratch) = (self.widened(node), self.scratch(node, Pass::Dx)?);
-                (0..of.inputs.len()).map(|i| self.dx(node, i)).collect()
+                let dxs = (0..of.inputs.len()).map(|i| self.dx(node, i)).collect();
+                if self.fate == Fate::Stepped {
+                    self.train(node)?;
+                }
+                dxs
             }
         };
         Ok(dxs)

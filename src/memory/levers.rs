@@ -9,7 +9,7 @@ use crate::engine::optim::Rule;
 ///
 /// `depth` and `mapped` change no bit of the result. Another `micro_batch` sums gradients in
 /// another order, `infer_batch` below 64 estimates batch-norm statistics from smaller batches,
-/// `grouped` changes what is searched, and `stateless` how it is trained.
+/// `grouped` changes what is searched, `stateless` and `streamed` how it is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Levers {
     /// Images whose gradients are taken at once, 1 at least.
@@ -24,6 +24,9 @@ pub struct Levers {
     pub mapped: bool,
     /// Whether the optimizer keeps no state.
     pub stateless: bool,
+    /// Whether each micro-batch changes the weights by itself, at its share of the rate, so that no
+    /// gradient is kept.
+    pub streamed: bool,
 }
 
 impl Levers {
@@ -35,7 +38,26 @@ impl Levers {
         grouped: false,
         mapped: false,
         stateless: false,
+        streamed: false,
     };
+
+    /// With as little memory as it goes; what is computed again is for the planner to choose.
+    pub const LEANEST: Self = Self {
+        micro_batch: 1,
+        depth: Depth::Segments,
+        infer_batch: 1,
+        grouped: true,
+        mapped: true,
+        stateless: true,
+        streamed: true,
+    };
+
+    /// Whether each gradient changes its tensor as soon as it is there: that of the whole of
+    /// `batch` images, or of each micro-batch by itself.
+    #[must_use]
+    pub fn steps_at_once(&self, batch: usize) -> bool {
+        self.streamed || self.micro_batch >= batch
+    }
 
     /// The optimizer's rule for the weights of a part.
     #[must_use]

@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use super::ledger::Fate;
 use super::ledger::{BOOKKEEPING, Bytes, Ledger, Shared, Tally, Use};
 use crate::engine::grad::pass::Pass;
 use crate::engine::grad::schedule::Schedule;
 use crate::engine::grad::{Norms, Recompute, Wanted};
+use crate::engine::layout::Layout;
 use crate::error::Result;
 use crate::graph::lower::Lowered;
 use crate::graph::op::{Shape, elements};
@@ -29,6 +31,12 @@ pub struct Peak {
 impl Peak {
     fn of(ledger: &Ledger) -> Self {
         Self { bytes: ledger.peak(), of: ledger.at_peak() }
+    }
+
+    /// A list or a batch alone.
+    #[must_use]
+    pub fn data(bytes: usize) -> Self {
+        Self { bytes, of: Bytes::from([(Use::Data, bytes)]) }
     }
 
     /// `n` of these at once.
@@ -61,8 +69,8 @@ pub struct Step<'a> {
     pub input: &'a [usize],
     /// Its tensors, where they are widened when they are read.
     pub params: Option<&'a Params>,
-    /// Whether its gradients are kept, and summed over micro-batches.
-    pub summed: bool,
+    /// What becomes of its gradients.
+    pub gradients: Fate,
     /// What stands behind it.
     pub suffix: &'a Lowered,
     /// Whether the weights behind it are widened when they are read.
@@ -106,8 +114,8 @@ impl Step<'_> {
         )?;
         let mut own_pass = Pass::new(self.graph, x);
         let mut own_tally = own.tally(&ledger, self.threads);
-        own_tally.summed = self.summed;
-        if n < self.batch {
+        own_tally.fate = self.gradients;
+        if n < self.batch && self.gradients == Fate::Summed {
             // From the second micro-batch on, the sums of gradients so far are there.
             own_tally.grads = self.sums(&ledger)?;
         }
@@ -175,6 +183,24 @@ impl Run<'_> {
         drop((x, y));
         Ok(Peak::of(&ledger))
     }
+
+    /// What the pass holds in planned memory, its input among it: exactly.
+    ///
+    /// # Errors
+    ///
+    /// As [`Layout::new`].
+    pub fn planned(&self) -> Result<Peak> {
+        let Lowered { graph, params } = self.lowered;
+        let (network, images) = ((graph, params), (self.input, self.batch));
+        let bytes = if self.mapped {
+            Layout::new(network, images, self.threads)?.bytes()
+        } else {
+            Layout::resident_bytes(network, images, self.threads)?
+        };
+        let mut peak = Peak::default();
+        peak.add(Use::Values, bytes);
+        Ok(peak)
+    }
 }
 
 /// A graph, its schedule and its shapes with images.
@@ -209,7 +235,7 @@ impl<'a> Simulated<'a> {
             threads,
             ledger: ledger.clone(),
             grads: BTreeMap::new(),
-            summed: true,
+            fate: Fate::Dropped,
         }
     }
 }

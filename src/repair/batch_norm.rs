@@ -16,6 +16,27 @@ use crate::rng::Rng;
 /// Images that statistics are measured on together, and least images of replay.
 const BATCH: usize = 64;
 
+/// Batches that hold both kinds of images: their statistics are those of the mixture.
+pub(super) struct Batches {
+    failures: usize,
+    replay: usize,
+    n: usize,
+}
+
+impl Batches {
+    /// As few batches as `infer_batch` allows; none is empty.
+    pub(super) fn new(failures: usize, replay: usize, infer_batch: usize) -> Self {
+        let replay = replay.min(failures.max(BATCH));
+        let n = (failures + replay).div_ceil(BATCH.min(infer_batch)).min(failures.max(replay)).max(1);
+        Self { failures, replay, n }
+    }
+
+    /// Failures and replay images of the largest.
+    pub(super) fn largest(&self) -> [usize; 2] {
+        [self.failures.div_ceil(self.n), self.replay.div_ceil(self.n)]
+    }
+}
+
 /// The same network with statistics measured on equal numbers of `failures` and `replay`.
 ///
 /// # Errors
@@ -25,16 +46,13 @@ pub fn re_estimate(deployed: &Deployed, failures: &Images, replay: &Images, seed
     let whole = deployed.network.joined(0..deployed.network.parts.len());
     let wanted = Wanted { trained: &|_| false, input: false, norms: Norms::Batch };
     let normalize = deployed.normalize()?;
+    let batches = Batches::new(failures.len(), replay.len(), deployed.levers.infer_batch);
     let mut order = Rng::new(seed).permutation(replay.len());
-    order.truncate(failures.len().max(BATCH));
+    order.truncate(batches.replay);
     let all: Vec<usize> = (0..failures.len()).collect();
     let mut sums = Params::default();
-    let batch = BATCH.min(deployed.levers.infer_batch);
-    // Each batch holds both kinds: its statistics are those of the mixture. No batch may be empty.
-    let most = all.len().max(order.len());
-    let n_batches = (all.len() + order.len()).div_ceil(batch).min(most).max(1);
-    for b in 0..n_batches {
-        let part = |of: &[usize]| of.iter().copied().skip(b).step_by(n_batches).collect::<Vec<_>>();
+    for b in 0..batches.n {
+        let part = |of: &[usize]| of.iter().copied().skip(b).step_by(batches.n).collect::<Vec<_>>();
         let xs = [failures.batch(&part(&all), &normalize)?, replay.batch(&part(&order), &normalize)?];
         let x = Tensor::cat(&xs, 0).during("joining a batch")?;
         for (norm, found) in forward(&whole, &deployed.params, &x, wanted)?.statistics {
@@ -44,7 +62,7 @@ pub fn re_estimate(deployed: &Deployed, failures: &Images, replay: &Images, seed
     }
     let mut params = deployed.params.clone();
     for (name, sum) in sums.iter() {
-        params.insert(name.clone(), (sum.tensor()? / n_batches as f64).during("averaging statistics")?);
+        params.insert(name.clone(), (sum.tensor()? / batches.n as f64).during("averaging statistics")?);
     }
     Ok(Deployed { params, ..deployed.clone() })
 }

@@ -16,6 +16,8 @@
 
 pub mod batch_norm;
 pub mod config;
+pub mod counts;
+mod finish;
 pub mod gate;
 pub mod patching;
 pub mod phases;
@@ -24,8 +26,9 @@ pub mod plan;
 pub mod sets;
 
 pub use config::{Config, Method, Target};
+pub use counts::Counts;
 pub use gate::{Gate, Verdict};
 pub use phases::Phase;
 pub use pipeline::{Outcome, repair, repair_as_planned};
-pub use plan::{Counts, Plan, plan};
+pub use plan::{Plan, plan};
 pub use sets::Inputs;

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::eval::Deployed;
 use crate::fit::{Level, Part, Site};
 use crate::graph::{Graph, Network, Params, Weight};
+use crate::kernels::slice;
 use crate::storage::{Digest, Patch, PatchHeader, patch};
 use crate::zoo::Model;
 
@@ -40,7 +41,7 @@ pub fn difference(base: Digest, old: &Deployed, new: &Deployed, origin: Origin) 
             }
             let tensor = new.params.get(&named.name)?;
             let same = match before {
-                Some(before) => equal(&before.tensor()?, &tensor),
+                Some(before) => equal(&before.tensor()?, &tensor)?,
                 None => false,
             };
             if !same {
@@ -57,9 +58,8 @@ pub fn difference(base: Digest, old: &Deployed, new: &Deployed, origin: Origin) 
     Ok(Patch { header, tensors })
 }
 
-fn equal(a: &Tensor, b: &Tensor) -> bool {
-    let values = |t: &Tensor| t.flatten_all().and_then(|t| t.to_vec1::<f32>()).ok();
-    a.dims() == b.dims() && values(a) == values(b)
+fn equal(a: &Tensor, b: &Tensor) -> Result<bool> {
+    Ok(a.dims() == b.dims() && *slice::<f32>(a)? == *slice::<f32>(b)?)
 }
 
 fn text(graph: &Graph) -> Result<serde_json::Value> {
@@ -138,7 +138,7 @@ fn patched(
 pub(super) fn place(start: &Deployed, site: &Site, part: &Part) -> Result<Deployed> {
     let mut network = start.network.clone();
     if let Level::Block(name) = &site.level {
-        network = network.replace_part(name, part.graph.clone())?;
+        network = network.replace_part(name, part.graph.clone())?.into();
     }
     let mut params = start.params.clone();
     params.extend(&part.params);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use super::counts::Counts;
 use crate::data::transfer::Transfer;
 use crate::engine::checkpoint::cut;
 use crate::engine::grad::{Norms, Recompute, Wanted};
@@ -15,7 +16,8 @@ use crate::graph::op::{Op, elements};
 use crate::graph::{Graph, Params};
 use crate::localize::neurons;
 use crate::memory::ledger::Use;
-use crate::memory::plan::{Peak, Run, Step};
+use crate::memory::plan::{Fate, Peak, Run, Step};
+use crate::meter;
 
 /// A phase and its worst moment.
 #[derive(Clone, Debug, Serialize)]
@@ -34,14 +36,20 @@ pub(super) struct Whole<'a> {
     pub(super) graph: Graph,
     lowered: Lowered,
     pub(super) input: Vec<usize>,
+    counts: Counts,
+    /// Bytes of the lists of one lowered network: nodes, names, shapes.
+    list_bytes: usize,
     threads: usize,
 }
 
 impl<'a> Whole<'a> {
-    pub(super) fn new(base: &'a Deployed, threads: usize) -> Result<Self> {
+    pub(super) fn new(base: &'a Deployed, counts: Counts, threads: usize) -> Result<Self> {
         let graph = base.network.joined(0..base.network.parts.len());
+        let before = meter::current();
         let lowered = lower(&graph, &base.params)?;
-        Ok(Self { base, graph, lowered, input: base.network.input.shape.clone(), threads })
+        let list_bytes = meter::current().saturating_sub(before).next_multiple_of(1 << 10);
+        let input = base.network.input.shape.clone();
+        Ok(Self { base, graph, lowered, input, counts, list_bytes, threads })
     }
 
     /// `bytes` where weights are on the heap.
@@ -53,6 +61,12 @@ impl<'a> Whole<'a> {
         Run { lowered, input, batch, mapped: self.base.levers.mapped, threads: self.threads }.peak()
     }
 
+    /// The deployed network on a set of images, in planned memory.
+    fn runner(&self, batch: usize) -> Result<Peak> {
+        let (input, mapped) = (&self.input, self.base.levers.mapped);
+        Run { lowered: &self.lowered, input, batch, mapped, threads: self.threads }.planned()
+    }
+
     /// The network with its batch norms as they are.
     fn unfolded(&self) -> Lowered {
         Lowered { graph: self.graph.clone(), params: self.base.params.clone() }
@@ -62,25 +76,39 @@ impl<'a> Whole<'a> {
         4 * elements(&self.input)
     }
 
+    /// Images that run together of a set of `n`.
+    fn batch(&self, n: usize) -> usize {
+        self.base.levers.infer_batch.min(n).max(1)
+    }
+
+    /// Lists of `n` networks.
+    fn lists(&self, n: usize) -> (Use, usize) {
+        (Use::Data, n * self.list_bytes)
+    }
+
     /// Checking the failures, re-estimating batch norms, estimating what the field does.
     pub(super) fn prepare(&self) -> Result<Phase> {
-        let batch = self.base.levers.infer_batch;
-        let two = self.if_resident(2 * folded_bytes(&self.lowered));
-        let checked =
-            Phase::new("prepare", self.run(&self.lowered, &self.input, batch)?, (Use::Weights, two));
-        // A batch is joined from failures and replay, and may have one image more of each kind.
-        let batch = batch + 1;
+        let folded = self.if_resident(folded_bytes(&self.lowered));
+        let most = self.counts.failures.max(self.counts.most_held());
+        let answers = self.runner(self.batch(most))?;
+        let answers = Phase::new("prepare", answers, (Use::Weights, folded));
+        // A batch is joined from failures and replay.
+        let batch = self.counts.re_estimated(self.base.levers.infer_batch).iter().sum();
         let joined = (Use::Data, batch * self.image_bytes());
         let re_estimated = Phase::new("prepare", self.run(&self.unfolded(), &self.input, batch)?, joined);
         let [c, h, w] = [0, 1, 2].map(|i| self.input.get(i).copied().unwrap_or(1));
         let spectra =
             Phase::new("prepare", Peak::default(), (Use::Data, Transfer::bytes([c, h, w], self.threads)));
-        Ok(larger(larger(checked, re_estimated), spectra))
+        let mut phase = larger(larger(answers, re_estimated), spectra);
+        phase.add(self.lists(2));
+        Ok(phase)
     }
 
     /// Activations and gradients of every neuron.
-    pub(super) fn evidence(&self, failures: usize) -> Result<Phase> {
-        let (batch, layers) = (self.base.levers.infer_batch, neurons::layers(self.base, &self.graph));
+    pub(super) fn evidence(&self) -> Result<Phase> {
+        let (batch, layers) =
+            (self.batch(self.counts.most_cached()), neurons::layers(self.base, &self.graph));
+        let [failures, _] = self.counts.trained();
         let neurons: usize = layers.iter().map(|layer| layer.n).sum();
         // A byte for each failure, the rows of a batch twice, sums and counts.
         let rows = neurons * (failures + 8 * batch + 64);
@@ -95,7 +123,7 @@ impl<'a> Whole<'a> {
             input: &self.input,
             suffix: &nothing,
             params: self.base.levers.mapped.then_some(&self.base.params),
-            summed: false,
+            gradients: Fate::Dropped,
             mapped: self.base.levers.mapped,
             batch: 1,
             micro_batch: 1,
@@ -105,12 +133,14 @@ impl<'a> Whole<'a> {
         let together = batch.min(self.threads);
         let pulled = pull.peak()?.times(together);
         let data = (Use::Data, rows);
-        Ok(larger(Phase::new("localize", observed, data), Phase::new("localize", pulled, data)))
+        let mut phase = larger(Phase::new("localize", observed, data), Phase::new("localize", pulled, data));
+        phase.add(self.lists(2));
+        Ok(phase)
     }
 
     /// Running the prefix, and asking the deployed network.
     pub(super) fn features(&self, site: &Site) -> Result<Phase> {
-        let batch = self.base.levers.infer_batch;
+        let batch = self.batch(self.counts.most_cached());
         let deployed = lower(&site.graph, &site.params)?;
         let folded = [&site.prefix, &deployed, &site.suffix].map(folded_bytes).iter().sum();
         let prefix = self.run(&site.prefix, &self.input, batch)?;
@@ -118,7 +148,6 @@ impl<'a> Whole<'a> {
         let middle = site.graph.shapes(&site.input)?[site.graph.output()].clone();
         let behind = self.run(&site.suffix, &middle, batch)?;
         let x = 4 * batch * elements(&site.input);
-        let images = (Use::Data, batch * self.image_bytes());
         let weights = (Use::Weights, self.if_resident(folded));
         let mut phase = larger(
             Phase::new("features", prefix, weights),
@@ -128,29 +157,41 @@ impl<'a> Whole<'a> {
                 phase
             }),
         );
-        phase.add(images);
+        phase.add(self.lists(2));
         Ok(phase)
     }
 
     /// Running `graph` at `site` on held-back images.
     pub(super) fn evaluation(&self, site: &Site, graph: &Graph) -> Result<Peak> {
-        let batch = self.base.levers.infer_batch;
+        let batch = self.batch(self.counts.most_held());
         let own = Lowered { graph: graph.clone(), params: Params::default() };
-        let own =
+        let mut own =
             Run { lowered: &own, input: &site.input, batch, mapped: false, threads: self.threads }.peak()?;
+        if self.base.levers.mapped {
+            own.add(Use::Weights, largest_bytes(graph, &site.input)?);
+        }
         let middle = graph.shapes(&site.input)?[graph.output()].clone();
         let mut behind = self.run(&site.suffix, &middle, batch)?;
         behind.add(Use::Data, 4 * batch * elements(&site.input));
-        Ok(if own.bytes >= behind.bytes { own } else { behind })
+        let mut peak = if own.bytes >= behind.bytes { own } else { behind };
+        peak.add(Use::Data, 2 * self.list_bytes);
+        Ok(peak)
     }
 
-    /// A training step of `graph` at `site`.
-    pub(super) fn step(&self, site: &Site, graph: &Graph, batch: usize) -> Result<Peak> {
+    /// A training step of `graph` at `site`, in which the tensors change of which `changes` says so;
+    /// the optimizer remembers all.
+    pub(super) fn step(
+        &self,
+        site: &Site,
+        graph: &Graph,
+        (batch, changes): (usize, &dyn Fn(&str) -> bool),
+    ) -> Result<Peak> {
         let levers = self.base.levers;
         let wanted = Wanted { trained: &|_| true, input: false, norms: Norms::Fixed };
         let named = graph.params(&site.input)?;
         let trainable = || named.iter().filter(|p| p.param.trainable);
-        let trained: BTreeSet<String> = trainable().map(|p| p.name.clone()).collect();
+        let trained: BTreeSet<String> =
+            trainable().map(|p| p.name.clone()).filter(|name| changes(name)).collect();
         let step = Step {
             graph,
             trained: &trained,
@@ -159,25 +200,34 @@ impl<'a> Whole<'a> {
             input: &site.input,
             suffix: &site.suffix,
             params: None,
-            summed: true,
+            gradients: if levers.steps_at_once(batch) { Fate::Stepped } else { Fate::Summed },
             mapped: levers.mapped,
             batch,
             micro_batch: levers.micro_batch,
             states: levers.rule().states(),
             threads: self.threads,
         };
-        step.peak()
+        let mut peak = step.peak()?;
+        peak.add(Use::Data, 2 * self.list_bytes);
+        Ok(peak)
     }
 
-    /// Writing, reading and judging a patch of `own` bytes of tensors.
-    pub(super) fn judge(&self, own: usize) -> Result<Phase> {
-        let run = self.run(&self.lowered, &self.input, self.base.levers.infer_batch)?;
-        // Two networks are compared; the trained and the repaired part are on the heap or in files.
-        let two = self.if_resident(2 * folded_bytes(&self.lowered) + 3 * own);
-        let compared = Phase::new("judge", run, (Use::Weights, two + own));
-        // The tensors, their bytes and a copy of these; the bytes of the first patch.
-        let written = Phase::new("judge", Peak::default(), (Use::Weights, two + 2 * own + own / 2));
-        Ok(larger(compared, written))
+    /// Writing, reading and judging a patch of `own` bytes of tensors, `largest` of them the
+    /// largest's.
+    pub(super) fn judge(&self, own: usize, largest: usize) -> Result<Phase> {
+        let run = self.runner(self.batch(self.counts.most_judged()))?;
+        // The trained and the repaired part are on the heap or in files; a patch has half as many bytes.
+        let (trained, stored) = (self.if_resident(own), own / 2);
+        let folded = self.if_resident(folded_bytes(&self.lowered));
+        let phase = |peak, bytes| Phase::new("judge", peak, (Use::Weights, trained + bytes));
+        // Drawn weights while the last is made from two others; all of them beside their patch; those
+        // that were read from it.
+        let drawn = phase(Peak::default(), own + 2 * largest);
+        let stored_beside = phase(Peak::default(), own + stored + largest);
+        let compared = phase(run, stored + trained + folded);
+        let mut phase = larger(larger(drawn, stored_beside), compared);
+        phase.add(self.lists(6));
+        Ok(phase)
     }
 }
 
@@ -206,6 +256,11 @@ fn larger(a: Phase, b: Phase) -> Phase {
 /// Bytes of all tensors of `graph` in `f32`.
 pub(super) fn own_bytes(graph: &Graph, input: &[usize]) -> Result<usize> {
     Ok(graph.params(input)?.iter().map(|p| 4 * elements(&p.param.shape)).sum())
+}
+
+/// Bytes of the largest tensor of `graph` in `f32`.
+pub(super) fn largest_bytes(graph: &Graph, input: &[usize]) -> Result<usize> {
+    Ok(graph.params(input)?.iter().map(|p| 4 * elements(&p.param.shape)).max().unwrap_or(0))
 }
 
 /// Bytes of the convolutions of `graph`, with a bias each.

@@ -1,20 +1,19 @@
 //! The repair itself, from images to a judged patch.
 
 use serde::Serialize;
-use serde_json::json;
 
 use super::batch_norm;
 use super::config::{Config, Method, Target};
-use super::gate::{Evidence, Verdict};
-use super::patching::{Origin, deploy_mapped, deploy_on, difference, place};
-use super::plan::{Counts, Plan, plan};
+use super::counts::Counts;
+use super::gate::Verdict;
+use super::patching::{deploy_mapped, place};
+use super::plan::{Plan, plan};
 use super::sets::{Cached, Inputs, Split, prepare};
 use crate::data::Images;
-use crate::error::{During, Error, Result};
-use crate::eval::{Change, Deployed};
+use crate::error::{Error, Result};
+use crate::eval::Deployed;
 use crate::fit::samples::Store;
 use crate::fit::{self, Level, Part, Sets, Site, fit};
-use crate::graph::{Params, Weight};
 use crate::localize::{self, Ranking, localize};
 use crate::memory::cache::Precision;
 use crate::meter;
@@ -22,8 +21,8 @@ use crate::rng::Rng;
 use crate::search::bilevel::Data;
 use crate::search::candidate::CleanStatistics;
 use crate::search::discretize::{Choice, HeldBack};
-use crate::search::{Genotype, search};
-use crate::storage::{Bytes, Patch, Storage};
+use crate::search::search;
+use crate::storage::Bytes;
 use crate::zoo::Model;
 
 /// What a repair came to.
@@ -44,27 +43,43 @@ pub struct Outcome {
     /// The network as the patch gives it.
     pub repaired: Deployed,
     /// The patch's bytes; worth writing when the verdict is accepted.
-    pub patch: Vec<u8>,
+    pub patch: Bytes,
 }
 
-/// Stages of a repair, told to the caller's progress display.
+/// Stages of a repair, told to the caller's progress display in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Stage {
+    /// The sets, and the statistics of batch norms.
+    Prepare,
     /// Evidence and trial repairs.
     Localize,
+    /// What the trained part sees.
+    Features,
+    /// The part as deployed, and after a search the chosen one.
+    Fit,
     /// The relaxed part.
     Search,
-    /// The chosen part.
-    Fit,
     /// The gate.
     Judge,
 }
 
-/// Is told the stage, what it works on, and the step.
-pub type Progress<'a> = &'a mut dyn FnMut(Stage, &str, usize);
+impl Stage {
+    /// The name of its phase in a [`Plan`].
+    #[must_use]
+    pub fn phase(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Localize => "localize",
+            Self::Features => "features",
+            Self::Fit => "weights",
+            Self::Search => "search",
+            Self::Judge => "judge",
+        }
+    }
+}
 
-/// Shares of the way back towards the deployed weights that the gate is asked about.
-const SHARES: [f64; 6] = [1.0, 0.9, 0.8, 0.65, 0.5, 0.35];
+/// Is told the stage, what it works on, and how many steps are done: 0 when it begins.
+pub type Progress<'a> = &'a mut dyn FnMut(Stage, &str, usize);
 
 /// Repairs `model`.
 ///
@@ -93,6 +108,7 @@ pub fn repair_as_planned(
     config.check()?;
     let _limit = plan.limit.map(meter::limit);
     let base = deploy_mapped(model, None)?.under(plan.levers)?;
+    progress(Stage::Prepare, "images", 0);
     let split = prepare(&base, inputs, config.seed)?;
     let repair = Repair { model, inputs, config, split, base };
     let (start, re_estimated) = repair.start()?;
@@ -105,12 +121,12 @@ pub fn repair_as_planned(
     repair.finish(trained, (level, ranking, choices))
 }
 
-struct Repair<'a> {
-    model: &'a Model,
-    inputs: Inputs<'a>,
-    config: &'a Config,
-    split: Split,
-    base: Deployed,
+pub(super) struct Repair<'a> {
+    pub(super) model: &'a Model,
+    pub(super) inputs: Inputs<'a>,
+    pub(super) config: &'a Config,
+    pub(super) split: Split,
+    pub(super) base: Deployed,
 }
 
 impl Repair<'_> {
@@ -123,13 +139,18 @@ impl Repair<'_> {
     fn start(&self) -> Result<(Deployed, Deployed)> {
         let Split { failures, replay, held_failures, held_replay, .. } = &self.split;
         let re_estimated = batch_norm::re_estimate(&self.base, failures, replay, self.config.seed)?;
-        let (before, after) = (self.base.runner()?, re_estimated.runner()?);
-        let better = |images: &Images| {
-            let labels = images.targets();
-            let change = Change::new(&before.classes(images)?, &after.classes(images)?, &labels);
-            Ok::<_, Error>(change.right_after >= change.right_before)
+        // One after the other, so that only one network is folded at a time.
+        let right = |network: &Deployed| {
+            let runner = network.runner()?;
+            let right = |images: &Images| {
+                let right = runner.classes(images)?.into_iter().zip(images.targets());
+                Ok::<_, Error>(right.filter(|(class, label)| class == label).count())
+            };
+            Ok::<_, Error>([right(held_replay)?, right(held_failures)?])
         };
-        let start = if better(held_replay)? && better(held_failures)? { &re_estimated } else { &self.base };
+        let (before, after) = (right(&self.base)?, right(&re_estimated)?);
+        let better = after.iter().zip(before).all(|(after, before)| *after >= before);
+        let start = if better { &re_estimated } else { &self.base };
         Ok((start.clone(), re_estimated))
     }
 
@@ -140,6 +161,7 @@ impl Repair<'_> {
         if let Target::Fixed(level) = &self.config.target {
             return Ok((Some(level.clone()), None));
         }
+        progress(Stage::Localize, "spectrum and gradients", 0);
         let field = self.split.field();
         let settings = localize::Config { seed: self.config.seed, ..self.config.localize.clone() };
         let mut tell = |what: &str, step| progress(Stage::Localize, what, step);
@@ -150,23 +172,31 @@ impl Repair<'_> {
 
     /// The network with its trained part, and the choices of a search.
     fn train(&self, start: &Deployed, level: &Level, progress: Progress) -> Result<(Deployed, Vec<Choice>)> {
+        progress(Stage::Features, &level.to_string(), 0);
         let site = Site::new(start, level.clone())?;
         let sets = Cached::new(&site, &self.split, (&start.normalize()?, self.store()))?;
+        progress(Stage::Fit, &level.to_string(), 0);
         let as_deployed = Part::new(site.graph.clone(), site.params.clone(), &site)?;
         let mut weights = self.fit(&site, as_deployed, sets.training(), (self.config.fit.steps, progress))?;
-        self.set_aside(&mut weights)?;
+        weights.set_aside(&site, self.inputs.folder)?;
         if self.config.method == Method::Weights {
             return Ok((place(start, &site, &weights)?, Vec::new()));
         }
+        progress(Stage::Search, &level.to_string(), 0);
         let clean = CleanStatistics::measure(&sets.replay)?;
-        let data = Data { training: sets.training(), validation: sets.validation(), clean: &clean };
+        let data = Data {
+            training: sets.training(),
+            validation: sets.validation(),
+            clean: &clean,
+            folder: self.inputs.folder,
+        };
         let mut rng = Rng::new(self.config.seed);
-        let mut tell = |step, _| progress(Stage::Search, &level.to_string(), step);
+        let mut tell = |step, _| progress(Stage::Search, &level.to_string(), step + 1);
         let (found, mut choices) =
             search(&site, data, (&self.config.search, &self.config.fit), &mut rng, &mut tell)?;
         let steps = self.config.fit.steps - self.config.search.steps;
         let mut found = self.fit(&site, found, sets.training(), (steps, progress))?;
-        self.set_aside(&mut found)?;
+        found.set_aside(&site, self.inputs.folder)?;
         // An architecture stays only if it is worth more than the deployed one with as many steps.
         let held_back = |part: &Part| HeldBack::measure(&site, part, sets.validation());
         if held_back(&found)?.is_better_than(&held_back(&weights)?) {
@@ -184,111 +214,8 @@ impl Repair<'_> {
         (steps, progress): (usize, Progress),
     ) -> Result<Part> {
         let config = fit::Config { steps, ..self.config.fit.clone() };
-        let mut tell = |step, _| progress(Stage::Fit, &site.level.to_string(), step);
+        let mut tell = |step, _| progress(Stage::Fit, &site.level.to_string(), step + 1);
         fit(site, &mut part, sets, (&config, &mut Rng::new(self.config.seed)), &mut tell)?;
         Ok(part)
     }
-
-    /// Moves a part that waits into a file, where weights are in files.
-    fn set_aside(&self, part: &mut Part) -> Result<()> {
-        if self.base.levers.mapped {
-            part.params = part.params.spooled(self.inputs.folder)?;
-        }
-        Ok(())
-    }
-
-    /// Rounds, judges, and draws back until the gate is content; the last and mildest result
-    /// stands for a refusal.
-    fn finish(
-        &self,
-        trained: Deployed,
-        (level, ranking, choices): (Option<Level>, Option<Ranking>, Vec<Choice>),
-    ) -> Result<Outcome> {
-        let mut first: Option<Outcome> = None;
-        for share in SHARES {
-            let drawn = drawn_back(&self.base, &trained, share)?;
-            let origin = Origin {
-                genotype: json!(Genotype::new(&choices)),
-                provenance: self.provenance(level.as_ref(), share),
-            };
-            let patch =
-                difference(self.model.file.digest(), &self.base, &drawn, origin)?.to_bytes(Storage::F16)?;
-            let repaired = self.read_back(&patch)?;
-            let verdict = self.config.gate.judge(self.evidence(&repaired)?);
-            let (level, ranking, choices) = (level.clone(), ranking.clone(), choices.clone());
-            let trained = trained.clone();
-            let outcome = Outcome { level, ranking, choices, verdict, share, trained, repaired, patch };
-            if outcome.verdict.accepted {
-                return Ok(outcome);
-            }
-            first.get_or_insert(outcome);
-        }
-        first.ok_or_else(|| Error::Graph { node: "gate".into(), problem: "was not asked".into() })
-    }
-
-    fn read_back(&self, patch: &[u8]) -> Result<Deployed> {
-        let name = std::path::Path::new("new patch");
-        let patch = Patch::read(Bytes::from(patch.to_vec()), name)?;
-        let deployed = deploy_on(&self.base, self.model.file.digest(), (&patch, name))?;
-        if !self.base.levers.mapped {
-            return Ok(deployed);
-        }
-        Ok(Deployed { params: deployed.params.spooled(self.inputs.folder)?, ..deployed })
-    }
-
-    /// What the patch tells of itself; nothing that changes from run to run.
-    fn provenance(&self, level: Option<&Level>, share: f64) -> serde_json::Value {
-        let digest = |images: &Images| crate::storage::Digest::of(&images.pixels()).to_string();
-        json!({
-            "program": concat!("archrepair ", env!("CARGO_PKG_VERSION")),
-            "seed": self.config.seed,
-            "method": self.config.method.to_string(),
-            "level": level.map(ToString::to_string),
-            "steps": self.config.fit.steps,
-            "share": share,
-            "failures": { "images": self.inputs.failures.len(), "digest": digest(self.inputs.failures) },
-            "replay": { "images": self.inputs.replay.len(), "digest": digest(self.inputs.replay) },
-        })
-    }
-
-    fn evidence(&self, repaired: &Deployed) -> Result<Evidence> {
-        let held = [&self.split.held_failures, &self.split.held_replay];
-        let [failures, passes] = self.inputs.guard.unwrap_or(held);
-        let (old, new) = (self.base.runner()?, repaired.runner()?);
-        let labels = passes.targets();
-        let (before, after) = (old.classes(passes)?, new.classes(passes)?);
-        let of_class = |class: usize| {
-            let of: Vec<usize> = (0..labels.len()).filter(|&i| labels[i] == class).collect();
-            let pick = |from: &[usize]| of.iter().map(|&i| from[i]).collect::<Vec<_>>();
-            Change::new(&pick(&before), &pick(&after), &pick(&labels))
-        };
-        Ok(Evidence {
-            failures: Change::new(&old.classes(failures)?, &new.classes(failures)?, &failures.targets()),
-            classes: (0..self.base.network.classes).map(of_class).collect(),
-            passes: Change::new(&before, &after, &labels),
-        })
-    }
-}
-
-/// The network `share` of the way from `old` to `new`: weights between both, and where the
-/// architecture grew, gates that are open that far.
-fn drawn_back(old: &Deployed, new: &Deployed, share: f64) -> Result<Deployed> {
-    if share >= 1.0 {
-        return Ok(new.clone());
-    }
-    let between = |name: &str, to: &Weight| -> Result<Weight> {
-        let drawn = match old.params.find(name) {
-            Some(from) if from.is_same(to) => return Ok(to.clone()),
-            Some(from) => {
-                let (from, to) = (from.tensor()?, to.tensor()?);
-                (from * (1.0 - share)).and_then(|from| from + (to * share)?)
-            }
-            None if name.ends_with(".open.gate") => to.tensor()? * share,
-            None => return Ok(to.clone()),
-        };
-        Ok(drawn.during("drawing weights back")?.into())
-    };
-    let drawn = |(name, to): (&String, &Weight)| Ok((name.clone(), between(name, to)?));
-    let params = new.params.iter().map(drawn).collect::<Result<Params>>()?;
-    Ok(Deployed { params, ..new.clone() })
 }

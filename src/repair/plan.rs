@@ -7,15 +7,15 @@
 use serde::Serialize;
 
 use super::config::{Config, Method, Target};
+use super::counts::Counts;
 use super::patching::deploy_mapped;
-use super::phases::{Phase, Whole, convolution_bytes, folded_bytes, own_bytes};
-use super::sets::Inputs;
+use super::phases::{Phase, Whole, convolution_bytes, folded_bytes, largest_bytes, own_bytes};
 use crate::engine::checkpoint::Depth;
 use crate::error::{Error, Result};
 use crate::eval::Deployed;
 use crate::fit::{Level, Site};
 use crate::graph::Graph;
-use crate::kernels::THREAD_BYTES;
+use crate::kernels::missing_thread_bytes;
 use crate::memory::Levers;
 use crate::memory::ledger::Use;
 use crate::memory::plan::Peak;
@@ -23,15 +23,6 @@ use crate::meter;
 use crate::search::candidate::CleanStatistics;
 use crate::search::space::{relaxed_graph, trial_graph};
 use crate::zoo::Model;
-
-/// How many images of each kind a repair has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Counts {
-    /// Failures.
-    pub failures: usize,
-    /// Replay images.
-    pub replay: usize,
-}
 
 /// What was decided.
 #[derive(Clone, Debug, Serialize)]
@@ -54,31 +45,19 @@ pub struct Plan {
     pub phases: Vec<Phase>,
 }
 
-/// Bytes that are not followed one by one: names, lists of images, JSON, what libraries keep.
-const SMALL: usize = 128 << 10;
+/// Bytes that are not followed one by one: names, JSON, what libraries keep.
+const SMALL: usize = 48 << 10;
 
-/// Networks whose graphs and lists of tensors are there at once, at most: the base, the one to start
-/// from, the re-estimated one, the trained, the drawn back and the repaired one, those of the first
-/// answer to the gate, and two that run.
-const NETWORKS: usize = 9;
+/// How many times the bytes of its graph a relaxed part takes for nodes, names and shapes, its copies
+/// among them.
+const RELAXED: usize = 7;
 
-/// What is in use before is rounded up to this: threads that start at their own time would else
-/// make the same command name another least limit each time.
-const BEFORE_STEP: usize = 64 << 10;
-
-/// Bytes that lists of images keep for each image: its place in the file, its label.
-const IMAGE_BYTES: usize = 64;
+/// What is in use before is rounded up to this: the same command then names the same limit each
+/// time, though libraries keep a few bytes more or less.
+const BEFORE_STEP: usize = 4 << 10;
 
 /// Most batches of images that run together where nothing is trained.
 const INFER_BATCHES: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
-
-impl Counts {
-    /// Those of `inputs`.
-    #[must_use]
-    pub fn of(inputs: &Inputs) -> Self {
-        Self { failures: inputs.failures.len(), replay: inputs.replay.len() }
-    }
-}
 
 /// Plans the repair of `model`. Nothing is allocated that counts.
 ///
@@ -88,11 +67,9 @@ impl Counts {
 /// outside its range, [`Error::UnknownName`] for a block that is not there.
 pub fn plan(model: &Model, config: &Config, counts: Counts) -> Result<Plan> {
     config.check()?;
-    let own_before = meter::current();
-    let before = own_before.next_multiple_of(BEFORE_STEP);
+    let threads = missing_thread_bytes();
     let base = deploy_mapped(model, None)?;
-    let network_bytes = (meter::current() - own_before).next_multiple_of(1 << 10);
-    let before = before + SMALL + NETWORKS * network_bytes;
+    let before = (meter::current() + threads).next_multiple_of(BEFORE_STEP) + SMALL;
     let planner = Planner::new(&base, config, (counts, before))?;
     let tightest = planner.tightest()?;
     let least = highest(&tightest.1);
@@ -127,19 +104,25 @@ fn settings(batch: usize) -> Vec<Levers> {
     let micro_batches = std::iter::successors(Some(batch), |n| (*n > 1).then(|| n.div_ceil(2)));
     let micro_batches: Vec<usize> = micro_batches.collect();
     let mut all = Vec::new();
-    for (grouped, stateless) in [(false, false), (true, false), (true, true)] {
+    // Those that change what is searched or learned come last, one after the other.
+    for dear in 0..4 {
+        let [grouped, stateless, streamed] = [1, 2, 3].map(|level| dear >= level);
         let mut same = Vec::new();
         for mapped in [false, true] {
-            for depth in [Depth::Nothing, Depth::Mixtures, Depth::Segments] {
-                for &micro_batch in &micro_batches {
-                    same.push(Levers { micro_batch, depth, mapped, grouped, stateless, ..Levers::FASTEST });
-                }
+            for (micro_batch, depth) in micro_batches.iter().copied().flat_map(depths) {
+                let infer_batch = Levers::FASTEST.infer_batch;
+                same.push(Levers { micro_batch, depth, infer_batch, grouped, mapped, stateless, streamed });
             }
         }
         same.sort_by(|a, b| time_factor(a, batch).total_cmp(&time_factor(b, batch)));
         all.extend(same);
     }
     all
+}
+
+/// A micro-batch with every depth.
+fn depths(micro_batch: usize) -> [(usize, Depth); 3] {
+    [Depth::Nothing, Depth::Mixtures, Depth::Segments].map(|depth| (micro_batch, depth))
 }
 
 /// How much longer a step takes than without levers: an estimate from single runs on one machine,
@@ -154,6 +137,11 @@ fn time_factor(levers: &Levers, batch: usize) -> f64 {
     // Each micro-batch has its own overhead, worth about a third of an image.
     let parts = batch.div_ceil(levers.micro_batch.clamp(1, batch)) as f64;
     depth * mapped * (1.0 + 0.3 * (parts - 1.0) / batch as f64)
+}
+
+/// Whether this is the name of the choice weights of a mixture.
+fn is_choice(name: &str) -> bool {
+    name.ends_with(".alpha")
 }
 
 struct Planner<'a> {
@@ -190,15 +178,8 @@ impl<'a> Planner<'a> {
     /// The setting with the smallest peak.
     fn tightest(&self) -> Result<(Levers, Vec<Phase>)> {
         let mut best: Option<(Levers, Vec<Phase>)> = None;
-        for depth in [Depth::Nothing, Depth::Mixtures, Depth::Segments] {
-            let levers = Levers {
-                micro_batch: 1,
-                depth,
-                infer_batch: 1,
-                mapped: true,
-                grouped: true,
-                stateless: true,
-            };
+        for (micro_batch, depth) in depths(1) {
+            let levers = Levers { micro_batch, depth, ..Levers::LEANEST };
             let phases = self.phases(levers)?;
             if best.as_ref().is_none_or(|(_, best)| highest(&phases) < highest(best)) {
                 best = Some((levers, phases));
@@ -228,21 +209,21 @@ impl<'a> Planner<'a> {
 
     fn phases(&self, levers: Levers) -> Result<Vec<Phase>> {
         let base = Deployed { levers, ..self.base.clone() };
-        let network = Whole::new(&base, self.threads)?;
+        let network = Whole::new(&base, self.counts, self.threads)?;
         let mut phases = vec![network.prepare()?];
         if self.config.target == Target::Auto && !self.levels.is_empty() {
-            phases.push(network.evidence(self.counts.failures)?);
+            phases.push(network.evidence()?);
         }
         for level in &self.levels {
             let site = Site::new(&base, level.clone())?;
             phases.extend(self.training(&network, &site)?);
         }
-        phases.push(network.judge(0)?);
+        phases.push(network.judge(0, 0)?);
         let rest = self.at_rest(&network)?;
         let mut worst: Vec<Phase> = Vec::new();
         for mut phase in phases {
             phase.add(rest);
-            phase.bytes += self.before + self.threads * THREAD_BYTES;
+            phase.bytes += self.before;
             match worst.iter_mut().find(|other| other.name == phase.name) {
                 Some(other) if other.bytes >= phase.bytes => {}
                 Some(other) => *other = phase,
@@ -254,41 +235,54 @@ impl<'a> Planner<'a> {
 
     /// The phases of training at one site.
     fn training(&self, network: &Whole, site: &Site) -> Result<Vec<Phase>> {
-        let folded = network.if_resident(folded_bytes(&site.prefix) + folded_bytes(&site.suffix));
+        let frozen = network.if_resident(folded_bytes(&site.prefix) + folded_bytes(&site.suffix));
         let own = own_bytes(&site.graph, &site.input)?;
-        let mut phases = vec![network.features(site)?];
-        let mut step = |name, graph: &Graph, beside: usize| -> Result<()> {
-            let bytes = own_bytes(graph, &site.input)?;
-            let peak = network.step(site, graph, self.config.fit.batch)?;
-            phases.push(Phase::new(name, peak, (Use::Weights, bytes + beside + folded)));
-            // Judging it folds its convolutions into a copy.
-            let judged = network.evaluation(site, graph)?;
-            phases.push(Phase::new(
-                name,
-                judged,
-                (Use::Weights, bytes + convolution_bytes(graph, &site.input)? + beside + folded),
-            ));
-            Ok(())
+        let mut phases = Vec::new();
+        let mut features = network.features(site)?;
+        let batch = self.config.fit.batch;
+        let part = |name, graph: &Graph, beside| {
+            let beside = own_bytes(graph, &site.input)? + frozen + beside;
+            // Choice weights change in steps of their own.
+            let weights = network.step(site, graph, (batch, &|name| !is_choice(name)))?;
+            let choices = network.step(site, graph, (batch, &is_choice))?;
+            let peak = if weights.bytes >= choices.bytes { weights } else { choices };
+            Ok::<_, Error>(Phase::new(name, peak, (Use::Weights, beside)))
+        };
+        // A part that is judged is in a file, or on the heap with a copy of its folded convolutions.
+        let judged = |name, graph: &Graph, beside| {
+            let resident = own_bytes(graph, &site.input)? + convolution_bytes(graph, &site.input)?;
+            let beside = network.if_resident(resident) + frozen + beside;
+            Ok::<_, Error>(Phase::new(name, network.evaluation(site, graph)?, (Use::Weights, beside)))
         };
         if self.config.target == Target::Auto {
-            step("localize", &trial_graph(site)?, 0)?;
+            let graph = trial_graph(site)?;
+            phases.extend([part("localize", &graph, 0)?, judged("localize", &graph, 0)?]);
+            phases.push(Phase { name: "localize", ..features.clone() });
         }
-        step("weights", &site.graph, 0)?;
-        let seen = Phase::new("search", Peak::default(), (Use::Data, CleanStatistics::bytes(&site.input)));
+        features.name = "features";
+        phases.extend([features, part("weights", &site.graph, 0)?]);
+        let mut repaired = own;
         if self.config.method == Method::Search {
             // The part with trained weights waits for the searched one, in a file if weights are.
-            step("search", &relaxed_graph(site)?, network.if_resident(own))?;
-            phases.push(seen);
+            let waits = network.if_resident(own);
+            let before = meter::current();
+            let graph = relaxed_graph(site)?;
+            let lists = RELAXED * meter::current().saturating_sub(before).next_multiple_of(1 << 10);
+            let waits = waits + lists;
+            phases.extend([part("search", &graph, waits)?, judged("search", &graph, waits)?]);
+            let seen = Peak::data(CleanStatistics::bytes(&site.input));
+            phases.push(Phase::new("search", seen, (Use::Weights, own + frozen + waits)));
+            let grown = (own as f64 * self.config.search.max_growth) as usize;
+            repaired = grown.min(own_bytes(&graph, &site.input)?);
         }
-        let grown = if self.config.method == Method::Search { self.config.search.max_growth } else { 1.0 };
-        phases.push(network.judge((own as f64 * grown) as usize)?);
+        let largest = largest_bytes(&site.graph, &site.input)?;
+        phases.push(network.judge(repaired, largest)?);
         Ok(phases)
     }
 
     /// Weights and lists of images that are there all the time.
     fn at_rest(&self, network: &Whole) -> Result<(Use, usize)> {
-        let Counts { failures, replay } = self.counts;
         let weights = network.if_resident(own_bytes(&network.graph, &network.input)?);
-        Ok((Use::Weights, weights + (failures + 2 * replay) * IMAGE_BYTES))
+        Ok((Use::Weights, weights + self.counts.list_bytes()))
     }
 }

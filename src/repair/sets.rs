@@ -61,7 +61,7 @@ impl Split {
 
 /// Share of failures and of replay that is held back, and most images of replay.
 const HELD: f64 = 0.2;
-const MOST_HELD_REPLAY: usize = 400;
+pub(super) const MOST_HELD_REPLAY: usize = 400;
 
 /// Checks the sets against the network and splits them.
 ///
@@ -97,13 +97,18 @@ pub fn prepare(deployed: &Deployed, inputs: Inputs, seed: u64) -> Result<Split> 
     Ok(Split { failures, replay, surrogates, held_failures, held_replay, held_surrogates, not_failing })
 }
 
+/// How many of `n` images are held back, `most` at most.
+pub(super) fn n_held(n: usize, most: usize) -> usize {
+    ((n as f64 * HELD).round() as usize).clamp(1, most)
+}
+
 /// What is trained on and what is held back.
 fn halves(field: &'static str, images: &Images, most: usize, rng: &mut Rng) -> Result<[Images; 2]> {
     let n = images.len();
     if n < 5 {
         return Err(Error::Config { field, got: n.to_string(), want: "at least 5, to hold one back".into() });
     }
-    let held = ((n as f64 * HELD).round() as usize).clamp(1, most);
+    let held = n_held(n, most);
     let parts = split(n, &[n - held, held], rng)?;
     Ok([images.subset(&parts[0]), images.subset(&parts[1])])
 }

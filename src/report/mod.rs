@@ -8,10 +8,12 @@ pub mod inspection;
 pub mod outcome;
 pub mod plan;
 pub mod ranking;
+pub mod spent;
 pub mod table;
 pub mod units;
 
 pub use evaluation::{Condition, Evaluation};
 pub use inspection::Inspection;
 pub use outcome::Report;
+pub use spent::Spent;
 pub use table::{Table, changes};

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::table::changes;
-use super::{ranking, units};
-use crate::repair::{Method, Outcome};
+use super::{Spent, ranking, spent, units};
+use crate::meter;
+use crate::repair::{Method, Outcome, Plan};
 use crate::search::Genotype;
 use crate::storage::Digest;
 
@@ -25,6 +26,10 @@ pub struct Report<'a> {
     pub base_bytes: usize,
     /// Most bytes the engine had allocated at once.
     pub peak_bytes: usize,
+    /// What was said before it began.
+    pub plan: &'a Plan,
+    /// What each phase took.
+    pub spent: Vec<Spent>,
 }
 
 impl Report<'_> {
@@ -35,7 +40,8 @@ impl Report<'_> {
         let ranking = ranked.map_or_else(String::new, |ranked| {
             format!("Which block to repair\n\n{}\n", ranking::text(ranked))
         });
-        format!("{ranking}What was done\n\n{}\n{}\n{}", self.work(), self.gate(), self.end())
+        let [work, memory, gate, end] = [self.work(), self.memory(), self.gate(), self.end()];
+        format!("{ranking}What was done\n\n{work}\n{memory}\n{gate}\n{end}")
     }
 
     /// The same as JSON; `patch` is null when the gate refused.
@@ -55,6 +61,9 @@ impl Report<'_> {
             "base": self.base,
             "base_bytes": self.base_bytes,
             "peak_bytes": self.peak_bytes,
+            "plan": self.plan,
+            "phases": spent::json(self.plan, &self.spent),
+            "process": meter::process(),
         })
     }
 
@@ -83,6 +92,10 @@ impl Report<'_> {
         lines.into_iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect()
     }
 
+    fn memory(&self) -> String {
+        format!("What it took\n\n{}", spent::table(self.plan, &self.spent))
+    }
+
     fn gate(&self) -> String {
         let verdict = &self.outcome.verdict;
         let sets = [("failures", &verdict.failures), ("to be kept", &verdict.passes)];
@@ -106,7 +119,8 @@ mod tests {
     use crate::fit::Level;
     use crate::graph::network::{Input, VERSION};
     use crate::graph::{Network, Params};
-    use crate::repair::Verdict;
+    use crate::memory::Levers;
+    use crate::repair::{Phase, Verdict};
 
     fn outcome(reasons: &[&str]) -> Outcome {
         let input = Input { shape: vec![1, 1, 1], mean: vec![0.0], std: vec![1.0] };
@@ -134,37 +148,63 @@ mod tests {
             share: 0.9,
             trained: deployed.clone(),
             repaired: deployed,
-            patch: vec![0; 512],
+            patch: vec![0; 512].into(),
         }
     }
 
-    fn report(outcome: &Outcome) -> Report<'_> {
-        let (base, patch) = (Digest::of(b""), "out.patch".into());
-        Report { outcome, method: Method::Search, patch, base, base_bytes: 2048, peak_bytes: 1 << 20 }
+    fn plan() -> Plan {
+        Plan {
+            target: "block layer1.0".into(),
+            limit: None,
+            before: 0,
+            peak: 2 << 20,
+            least: 1 << 20,
+            time_factor: 1.0,
+            levers: Levers::FASTEST,
+            phases: vec![Phase { name: "search", bytes: 2 << 20, of: Vec::new() }],
+        }
+    }
+
+    fn report<'a>(outcome: &'a Outcome, plan: &'a Plan) -> Report<'a> {
+        Report {
+            outcome,
+            method: Method::Search,
+            patch: "out.patch".into(),
+            base: Digest::of(b""),
+            base_bytes: 2048,
+            peak_bytes: 1 << 20,
+            plan,
+            spent: vec![Spent { phase: "search", bytes: 1 << 20, seconds: 2.0 }],
+        }
     }
 
     #[test]
     fn an_accepted_repair_names_its_patch_and_its_costs() {
         let outcome = outcome(&[]);
-        let text = report(&outcome).text();
+        let plan = plan();
+        let text = report(&outcome, &plan).text();
         for part in [
             "repaired      block layer1.0\n",
             "architecture  architecture unchanged\n",
             "kept          90 % of the change",
             "patch size    512 bytes, 25.0 % of the base's 2.0 KiB\n",
             "peak memory   1.0 MiB allocated by the engine\n",
+            "2.0 MiB  1.0 MiB      2.0",
             "Accepted: the patch is out.patch\n",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
-        assert_eq!(report(&outcome).json()["patch"], "out.patch");
+        let json = report(&outcome, &plan).json();
+        assert_eq!(json["patch"], "out.patch");
+        assert_eq!(json["phases"][0]["planned_bytes"], 2 << 20);
     }
 
     #[test]
     fn a_refused_repair_gives_the_reasons_and_no_patch() {
         let outcome = outcome(&["too little", "too much"]);
-        let text = report(&outcome).text();
+        let plan = plan();
+        let text = report(&outcome, &plan).text();
         assert!(text.ends_with("Refused, nothing was written:\n  too little\n  too much\n"), "{text}");
-        assert_eq!(report(&outcome).json()["patch"], Value::Null);
+        assert_eq!(report(&outcome, &plan).json()["patch"], Value::Null);
     }
 }

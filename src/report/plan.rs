@@ -46,6 +46,9 @@ fn lines(levers: &Levers) -> Vec<String> {
     if levers.stateless {
         lines.push("the optimizer keeps no state: another training".into());
     }
+    if levers.streamed {
+        lines.push("these images change the weights by themselves: another training".into());
+    }
     lines
 }
 
@@ -111,8 +114,12 @@ pub fn blocks(limit: Option<usize>, batch: usize, rows: &[BlockPlan]) -> String 
             continue;
         };
         let levers = plan.levers;
-        let pulled =
-            [("mapped", levers.mapped), ("grouped", levers.grouped), ("stateless", levers.stateless)];
+        let pulled = [
+            ("mapped", levers.mapped),
+            ("grouped", levers.grouped),
+            ("stateless", levers.stateless),
+            ("streamed", levers.streamed),
+        ];
         let pulled: Vec<&str> = pulled.into_iter().filter(|(_, on)| *on).map(|(name, _)| name).collect();
         table.row([
             block.clone(),

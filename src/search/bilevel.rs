@@ -7,6 +7,7 @@
 //! `patience` checks, or the validation loss rises over its best by more than a tenth twice.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::candidate::CleanStatistics;
 use super::discretize::{Choice, discretize};
@@ -79,6 +80,8 @@ pub struct Data<'a> {
     pub validation: Sets<'a>,
     /// What clean images look like at the part's input.
     pub clean: &'a CleanStatistics,
+    /// Folder for unnamed working files.
+    pub folder: &'a Path,
 }
 
 /// Searches the part at `site`: the chosen part with the weights it has so far, and the choices.
@@ -105,22 +108,21 @@ pub fn search(
     for step in 0..config.steps {
         part.trained.clone_from(&only_weights);
         let draws = training.draw(data.training, weights.batch, rng);
-        let (loss, grads) = part.gradients(site, &draws, weights.distill)?;
-        if !loss.is_finite() {
-            return Err(Error::Diverged { what: format!("the search at {}", site.level), step, loss });
-        }
         // The fit that follows starts where the search ends, so the rate falls only half way.
         let factor = rate_factor(step, 2 * config.steps);
         let rate = |name: &str| {
             factor * if site.params.find(name).is_some() { weights.rate } else { weights.new_rate }
         };
-        by_weight.step(&mut part.params, &grads, rate)?;
+        let loss = part.step(site, (&draws, weights.distill), (&mut by_weight, &rate))?;
+        if !loss.is_finite() {
+            return Err(Error::Diverged { what: format!("the search at {}", site.level), step, loss });
+        }
         progress(step, loss);
         if (step + 1) % config.choice_every == 0 {
             part.trained.clone_from(&alphas);
             let draws = validation.draw(data.validation, weights.batch, rng);
-            let (loss, grads) = part.gradients(site, &draws, weights.distill)?;
-            by_choice.step(&mut part.params, &grads, |_| config.choice_rate)?;
+            let rate = |_: &str| config.choice_rate;
+            let loss = part.step(site, (&draws, weights.distill), (&mut by_choice, &rate))?;
             if stop.check(step, &positions, &part, loss)? {
                 break;
             }
@@ -128,6 +130,7 @@ pub fn search(
     }
     part.trained = all;
     drop((by_weight, by_choice));
+    part.set_aside(site, data.folder)?;
     discretize(site, &positions, part, data.validation, config.max_growth)
 }
 

@@ -50,7 +50,8 @@ pub fn discretize(
         let weights = probabilities(&part, &position.mix)?;
         let mut worth = Vec::new();
         for alternative in &position.alternatives {
-            let without = Part { params: closed(&part.params, alternative)?, ..part.clone() };
+            let mut without = part.clone();
+            without.params = closed(&part.params, alternative)?;
             worth.push((alternative.name.clone(), loss(&without)? - whole));
         }
         choices.push(Choice { position: position.name.clone(), chosen: best(&worth), weights, worth });

@@ -168,7 +168,7 @@ fn verify(bytes: &[u8], checksum: &str) -> std::result::Result<(), String> {
         return Err(format!("its checksum `{checksum}` is not one of 64 digits"));
     };
     let rest = &bytes[place + ZEROS.len()..];
-    let got = Digest::of_parts(&[&bytes[..place], ZEROS.as_bytes(), rest]).to_string();
+    let got = Digest::of_parts([&bytes[..place], ZEROS.as_bytes(), rest]).to_string();
     if got == checksum {
         return Ok(());
     }

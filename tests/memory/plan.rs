@@ -14,7 +14,7 @@ use archrepair::fit::{Level, Part, Samples, Sets, Site};
 use archrepair::graph::lower::lower;
 use archrepair::graph::op::elements;
 use archrepair::memory::cache::Precision;
-use archrepair::memory::plan::{Run, Step};
+use archrepair::memory::plan::{Fate, Run, Step};
 use archrepair::memory::{Levers, meter};
 use archrepair::rng::Rng;
 use archrepair::search::candidate::CleanStatistics;
@@ -53,7 +53,7 @@ fn said_and_measured(model: &Model, block: &str, (levers, mapped): (Levers, bool
         recompute: &cut(&part.graph, &site.input, wanted, levers.depth).unwrap(),
         input: &site.input,
         params: None,
-        summed: true,
+        gradients: Fate::Summed,
         suffix: &site.suffix,
         mapped,
         batch: BATCH,

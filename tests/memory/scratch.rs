@@ -37,7 +37,7 @@ fn measured(call: &Call) -> usize {
 
 /// Pools of one and of two threads. They stay to the end: a thread that ends frees what it kept,
 /// whenever it does so.
-fn pools() -> [ThreadPool; 2] {
+pub(crate) fn pools() -> [ThreadPool; 2] {
     let conv = Conv2d::same(16, 3, 1);
     let (x, w) = (normal(&[1, 16, 16, 16]), normal(&conv.weight_shape(16)));
     [1, 2].map(|threads| {
@@ -59,8 +59,7 @@ fn assert_as_said(pools: &[ThreadPool], op: &Op, x: &[usize], (pass, call): (Pas
     }
 }
 
-pub(crate) fn kernels_need_what_they_say() {
-    let pools = &pools();
+pub(crate) fn kernels_need_what_they_say(pools: &[ThreadPool]) {
     let rng = &mut Rng::new(7);
     for _ in 0..40 {
         let (k, n) = ([1, 3, 5][rng.below(3)], 1 + rng.below(6));

@@ -3,8 +3,10 @@
 //! - [`golden_operations`], [`golden_networks`]: the numbers of PyTorch.
 //! - [`gradients`]: every gradient against finite differences.
 //! - [`lowering`]: the same function in fewer nodes.
+//! - [`levers`]: the same patch with less memory.
 //! - [`mapped`]: weights that stay in the file give the same bits.
 //! - [`determinism`]: the same bytes on any number of threads.
+//! - [`executor`]: inference in planned memory, bit by bit.
 //! - [`recompute`]: gradients with less memory, bit by bit.
 //! - [`search`]: what a search starts from.
 //! - [`errors`]: what failures say.
@@ -15,9 +17,11 @@
 
 mod determinism;
 mod errors;
+mod executor;
 mod golden_networks;
 mod golden_operations;
 mod gradients;
+mod levers;
 mod lowering;
 mod mapped;
 mod random_graphs;

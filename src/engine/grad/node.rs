@@ -130,11 +130,12 @@ impl Context<'_> {
                 Ok(vec![self.needs(0).then_some(dx)])
             }
             Op::Linear { bias, .. } => {
-                self.train("weight", collector, || linear::dw(dy, self.input(xs, 0)?))?;
-                if *bias {
-                    self.train("bias", collector, || linear::dbias(dy))?;
-                }
-                Ok(vec![self.wanted_dx(0, || linear::dx(dy, &self.tensor("weight")?))?])
+                let train = |collector: &mut dyn Collect| {
+                    self.train("weight", collector, || linear::dw(dy, self.input(xs, 0)?))?;
+                    if *bias { self.train("bias", collector, || linear::dbias(dy)) } else { Ok(()) }
+                };
+                let dx = || self.wanted_dx(0, || linear::dx(dy, &self.tensor("weight")?));
+                Ok(vec![in_order(collector, train, dx)?])
             }
             Op::MaxPool(_) => {
                 let argmax = kept.argmax.as_ref().ok_or_else(|| self.lost())?;
@@ -190,20 +191,25 @@ impl Context<'_> {
             Some(kind) => activation::dx(kind, dy, self.activation(kept)?)?,
             None => dy.clone(),
         };
-        self.train("weight", collector, || conv2d::dw(conv, &before, self.input(xs, 0)?))?;
-        if conv.bias {
-            self.train("bias", collector, || conv2d::dbias(&before))?;
-        }
-        let dx = self.wanted_dx(0, || conv2d::dx(conv, &before, &self.tensor("weight")?, x_shape))?;
+        let train = |collector: &mut dyn Collect| {
+            self.train("weight", collector, || conv2d::dw(conv, &before, self.input(xs, 0)?))?;
+            if conv.bias { self.train("bias", collector, || conv2d::dbias(&before)) } else { Ok(()) }
+        };
+        let dx = || self.wanted_dx(0, || conv2d::dx(conv, &before, &self.tensor("weight")?, x_shape));
+        let dx = in_order(collector, train, dx)?;
         let residual = self.wanted_dx(1, || Ok(before))?;
         Ok(vec![dx, residual])
     }
 
     fn gate(&self, xs: &Inputs, dy: &Tensor, collector: &mut dyn Collect) -> Result<Vec<Option<Tensor>>> {
         let weight = &self.tensor("gate")?;
-        self.train("gate", collector, || gate::dgate(dy, self.input(xs, 0)?, self.input(xs, 1)?))?;
-        let dx = self.wanted_dx(0, || gate::dx(dy, weight))?;
-        Ok(vec![dx, self.wanted_dx(1, || gate::dz(dy, weight))?])
+        let train = |collector: &mut dyn Collect| {
+            self.train("gate", collector, || gate::dgate(dy, self.input(xs, 0)?, self.input(xs, 1)?))
+        };
+        in_order(collector, train, || {
+            let dx = self.wanted_dx(0, || gate::dx(dy, weight))?;
+            Ok(vec![dx, self.wanted_dx(1, || gate::dz(dy, weight))?])
+        })
     }
 
     /// Terms are taken in the order in which a streamed mixture takes them.
@@ -259,4 +265,21 @@ impl Context<'_> {
     fn lost(&self) -> Error {
         self.node.error("the backward pass wants what the forward pass did not keep")
     }
+}
+
+/// Gives the gradients by a node's tensors to `collector` and takes those by its inputs, which
+/// read these tensors: first where collecting changes them, else afterwards, when the gradients
+/// have been taken up.
+fn in_order<T>(
+    collector: &mut dyn Collect,
+    train: impl FnOnce(&mut dyn Collect) -> Result<()>,
+    dx: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    if !collector.changes_tensors() {
+        train(collector)?;
+        return dx();
+    }
+    let dx = dx()?;
+    train(collector)?;
+    Ok(dx)
 }

@@ -21,12 +21,13 @@ impl Sizes {
     }
 }
 
-pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: &Finish<T>) -> Result<Vec<T>> {
+/// Fills `y`.
+pub(super) fn forward_into<T: Real>(sizes: &Sizes, [x, w]: [&[T]; 2], finish: &Finish<T>, y: &mut [T]) {
     let ([x_len, y_len], taps) = (sizes.planes(), sizes.unfold.taps());
     let (stride, outputs) = (sizes.conv.stride, sizes.conv.outputs);
-    let mut y = zeros(CONVOLVING, sizes.n * sizes.y_len())?;
     y.par_chunks_mut(y_len).enumerate().for_each(|(index, y)| {
         let o = index % outputs;
+        y.fill(T::zero());
         let x = &x[index / sizes.multiplier() * x_len..][..x_len];
         for (tap, &weight) in w[o * taps..][..taps].iter().enumerate() {
             sizes.unfold.runs(tap, &(0..sizes.unfold.oh), |to, from| {
@@ -35,7 +36,6 @@ pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: &Finish<
         }
         finish.apply(y, o, index * y_len);
     });
-    Ok(y)
 }
 
 pub(super) fn dx<T: Real>(sizes: &Sizes, dy: &[T], w: &[T]) -> Result<Vec<T>> {

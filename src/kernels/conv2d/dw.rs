@@ -89,24 +89,26 @@ impl Cut {
 /// Bytes beside `dw` for elements of `size` bytes.
 pub(super) fn scratch_bytes(sizes: &Sizes, size: usize, threads: usize) -> usize {
     let cut = Cut::new(sizes);
-    share::scratch_bytes(cut.tasks, cut.lens(sizes).iter().sum(), size, threads)
+    share::scratch_len(cut.tasks, cut.lens(sizes).iter().sum(), threads) * size
 }
 
 pub(super) fn dw<T: Real>(sizes: &Sizes, dy: &[T], x: &[T]) -> Result<Vec<T>> {
     let cut = Cut::new(sizes);
     let [block_len, tile_len] = cut.lens(sizes);
+    let len = (block_len + tile_len).max(1);
     let mut dw = zeros(CONVOLVING, sizes.weight_len())?;
-    let mut scratch = share::scratch(CONVOLVING, cut.tasks, block_len + tile_len)?;
+    let mut scratch = share::scratch(CONVOLVING, cut.tasks, len)?;
+    let workers = scratch.len() / len;
     // Entering the pool once makes the many short steps within it cheap.
     rayon::scope(|_| {
-        for first in (0..cut.tasks).step_by(scratch.len()) {
-            let tasks = first..cut.tasks.min(first + scratch.len());
-            let work = scratch.par_iter_mut().zip(tasks.clone()).with_max_len(1);
+        for first in (0..cut.tasks).step_by(workers) {
+            let tasks = first..cut.tasks.min(first + workers);
+            let work = scratch.par_chunks_exact_mut(len).zip(tasks.clone()).with_max_len(1);
             work.for_each(|(own, task)| {
                 let (block, columns) = own.split_at_mut(block_len);
                 sum(sizes, &cut.task(task, sizes), [dy, x], (block, columns));
             });
-            let done = tasks.map(|task| cut.task(task, sizes)).zip(&scratch);
+            let done = tasks.map(|task| cut.task(task, sizes)).zip(scratch.chunks_exact(len));
             done.for_each(|(task, own)| add(sizes, &task, own, &mut dw));
         }
     });

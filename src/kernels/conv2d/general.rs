@@ -38,16 +38,26 @@ impl Sizes {
     }
 }
 
-pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: &Finish<T>) -> Result<Vec<T>> {
+pub(super) fn forward<T: Real>(sizes: &Sizes, [x, w]: [&[T]; 2], finish: &Finish<T>) -> Result<Vec<T>> {
     let mut y = zeros(CONVOLVING, sizes.n * sizes.y_len())?;
     let mut scratch = share::scratch(CONVOLVING, sizes.n, columns_len(sizes))?;
+    forward_into(sizes, [x, w], finish, (&mut y, &mut scratch));
+    Ok(y)
+}
+
+/// Fills `y`, with [`scratch_len`] elements of scratch or more.
+pub(super) fn forward_into<T: Real>(
+    sizes: &Sizes,
+    [x, w]: [&[T]; 2],
+    finish: &Finish<T>,
+    (y, scratch): (&mut [T], &mut [T]),
+) {
     let images = y.chunks_mut(sizes.y_len().max(1)).enumerate();
-    share::share(&mut scratch, images, |columns, (i, y)| {
+    share::share((scratch, columns_len(sizes)), (sizes.n, images), |columns, (i, y)| {
         let x = &x[i * sizes.x_len()..][..sizes.x_len()];
         forward_image(sizes, x, w, y, columns);
         finish_image(sizes, y, i, finish);
     });
-    Ok(y)
 }
 
 /// Elements of a worker's columns.
@@ -55,9 +65,9 @@ fn columns_len(sizes: &Sizes) -> usize {
     if sizes.unfold.is_plain() { 0 } else { sizes.tile_len(sizes.depth()) }
 }
 
-/// Bytes beside `y` for elements of `size` bytes.
-pub(super) fn forward_scratch_bytes(sizes: &Sizes, size: usize, threads: usize) -> usize {
-    share::scratch_bytes(sizes.n, columns_len(sizes), size, threads)
+/// Elements beside `y`.
+pub(super) fn scratch_len(sizes: &Sizes, threads: usize) -> usize {
+    share::scratch_len(sizes.n, columns_len(sizes), threads)
 }
 
 fn forward_image<T: Real>(sizes: &Sizes, x: &[T], w: &[T], y: &mut [T], columns: &mut [T]) {
@@ -90,7 +100,7 @@ fn finish_image<T: Real>(sizes: &Sizes, y: &mut [T], image: usize, finish: &Fini
 
 pub(super) fn dx<T: Real>(sizes: &Sizes, dy: &[T], w: &[T]) -> Result<Vec<T>> {
     match turned(sizes) {
-        Some(turned) => forward(&turned, dy, &turn(sizes, w)?, &Finish::NONE),
+        Some(turned) => forward(&turned, [dy, &turn(sizes, w)?], &Finish::NONE),
         None => dx_by_folding(sizes, dy, w),
     }
 }
@@ -99,8 +109,8 @@ pub(super) fn dx<T: Real>(sizes: &Sizes, dy: &[T], w: &[T]) -> Result<Vec<T>> {
 /// one, and columns.
 pub(super) fn dx_scratch_bytes(sizes: &Sizes, size: usize, threads: usize) -> usize {
     match turned(sizes) {
-        Some(turned) => sizes.weight_len() * size + forward_scratch_bytes(&turned, size, threads),
-        None => share::scratch_bytes(sizes.n, columns_len(sizes), size, threads),
+        Some(turned) => (sizes.weight_len() + scratch_len(&turned, threads)) * size,
+        None => scratch_len(sizes, threads) * size,
     }
 }
 
@@ -136,7 +146,7 @@ fn dx_by_folding<T: Real>(sizes: &Sizes, dy: &[T], w: &[T]) -> Result<Vec<T>> {
     let mut scratch = share::scratch(CONVOLVING, sizes.n, columns_len(sizes))?;
     let [x_len, y_len, w_len] = sizes.group_lens();
     let images = dx.chunks_mut(sizes.x_len().max(1)).zip(dy.chunks(sizes.y_len().max(1)));
-    share::share(&mut scratch, images, |columns, (dx, dy)| {
+    share::share((&mut scratch, columns_len(sizes)), (sizes.n, images), |columns, (dx, dy)| {
         let groups = dx.chunks_exact_mut(x_len).zip(w.chunks_exact(w_len)).zip(dy.chunks_exact(y_len));
         for ((dx, w), dy) in groups {
             let w = Matrix::row_major(w, w_len / sizes.depth(), sizes.depth()).transpose();

@@ -244,6 +244,18 @@ thread_local! {
     static SPARE: Cell<Option<Scratch>> = const { Cell::new(None) };
 }
 
+/// Whether this thread has its scratch already.
+pub(crate) fn has_scratch() -> bool {
+    SPARE
+        .try_with(|spare| {
+            let scratch = spare.take();
+            let has = scratch.is_some();
+            spare.set(scratch);
+            has
+        })
+        .unwrap_or(false)
+}
+
 impl Scratch {
     fn take() -> Self {
         let spare = SPARE.try_with(Cell::take).ok().flatten();

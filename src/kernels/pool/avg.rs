@@ -1,9 +1,11 @@
 //! The mean of each window.
 
+use std::ops::Range;
+
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::{Axis, POOLING, Windows};
+use super::{Axis, POOLING, Windows, avg_scratch_len};
 use crate::error::{During, Result};
 use crate::graph::op::Pool;
 use crate::kernels::share::zeros;
@@ -16,17 +18,24 @@ pub fn avg(pool: &Pool, x: &Tensor) -> Result<Tensor> {
         return slow_avg(&windows, x).during(POOLING);
     }
     by_dtype!(x, T => {
-        let (elements, shape) = (slice::<T>(x)?, windows.shape(x));
-        let shares = windows.w.shares::<T>();
+        let shape = windows.shape(x);
         let mut y = zeros::<T>(POOLING, shape.iter().product())?;
-        let planes = y.par_chunks_mut(windows.outputs()).zip(elements.par_chunks(windows.pixels()));
-        planes.for_each(|(y, x)| {
-            for (row, y) in y.chunks_mut(windows.w.count()).enumerate() {
-                avg_row(&windows, row, x, (y, &shares));
-            }
-        });
+        let mut scratch = zeros(POOLING, avg_scratch_len(&windows))?;
+        avg_into(&windows, &slice(x)?, (&mut y, &mut scratch));
         tensor(y, &shape)
     })
+}
+
+/// Fills `y`, with [`avg_scratch_len`] elements of scratch.
+pub(crate) fn avg_into<T: Real>(windows: &Windows, x: &[T], (y, scratch): (&mut [T], &mut [T])) {
+    windows.w.shares(scratch);
+    let shares = &*scratch;
+    let planes = y.par_chunks_mut(windows.outputs()).zip(x.par_chunks(windows.pixels()));
+    planes.for_each(|(y, x)| {
+        for (row, y) in y.chunks_mut(windows.w.count()).enumerate() {
+            avg_row(windows, row, x, (y, shares));
+        }
+    });
 }
 
 /// `dx` of [`avg`] for an `x` of this shape: each window's gradient in equal shares.
@@ -44,7 +53,8 @@ pub fn avg_dx(pool: &Pool, dy: &Tensor, x_shape: &[usize]) -> Result<Tensor> {
     }
     by_dtype!(dy, T => {
         let elements = slice::<T>(dy)?;
-        let shares = windows.w.shares::<T>();
+        let mut shares = zeros::<T>(POOLING, avg_scratch_len(&windows))?;
+        windows.w.shares(&mut shares);
         let mut dx = zeros::<T>(POOLING, x_shape.iter().product())?;
         let planes = dx.par_chunks_mut(windows.pixels()).zip(elements.par_chunks(windows.outputs()));
         planes.for_each(|(dx, dy)| {
@@ -59,10 +69,10 @@ pub fn avg_dx(pool: &Pool, dy: &Tensor, x_shape: &[usize]) -> Result<Tensor> {
 /// One row of windows: `y` gets the means.
 fn avg_row<T: Real>(windows: &Windows, row: usize, x: &[T], (y, shares): (&mut [T], &[T])) {
     let w = windows.w.pixels;
-    let rows = windows.h.starts[row]..windows.h.ends[row];
+    let rows = windows.h.window(row);
     let share = T::from_f64(1.0 / rows.len() as f64);
-    let columns = windows.w.starts.iter().zip(&windows.w.ends).zip(shares);
-    for (y, ((&start, &end), &across)) in y.iter_mut().zip(columns) {
+    let columns = windows.w.windows().zip(shares);
+    for (y, (Range { start, end }, &across)) in y.iter_mut().zip(columns) {
         let mut sum = T::zero();
         for line in rows.clone() {
             for &x in &x[line * w + start..line * w + end] {
@@ -76,10 +86,10 @@ fn avg_row<T: Real>(windows: &Windows, row: usize, x: &[T], (y, shares): (&mut [
 /// One row of windows: `dx` gets the shares of their gradients added.
 fn spread_row<T: Real>(windows: &Windows, row: usize, dx: &mut [T], (dy, shares): (&[T], &[T])) {
     let w = windows.w.pixels;
-    let rows = windows.h.starts[row]..windows.h.ends[row];
+    let rows = windows.h.window(row);
     let share = T::from_f64(1.0 / rows.len() as f64);
-    let columns = windows.w.starts.iter().zip(&windows.w.ends).zip(shares);
-    for (&dy, ((&start, &end), &across)) in dy.iter().zip(columns) {
+    let columns = windows.w.windows().zip(shares);
+    for (&dy, (Range { start, end }, &across)) in dy.iter().zip(columns) {
         let part = dy * share * across;
         for line in rows.clone() {
             for dx in &mut dx[line * w + start..line * w + end] {
@@ -91,19 +101,17 @@ fn spread_row<T: Real>(windows: &Windows, row: usize, dx: &mut [T], (dy, shares)
 
 impl Axis {
     /// One over the pixels of each window.
-    fn shares<T: Real>(&self) -> Vec<T> {
-        self.starts
-            .iter()
-            .zip(&self.ends)
-            .map(|(start, end)| T::from_f64(1.0 / (end - start) as f64))
-            .collect()
+    fn shares<T: Real>(&self, shares: &mut [T]) {
+        let windows = shares.iter_mut().zip(self.windows());
+        windows.for_each(|(share, window)| *share = T::from_f64(1.0 / window.len() as f64));
     }
 
     /// The matrix `[count, pixels]` that takes means along this axis.
     fn means(&self, like: &Tensor) -> candle_core::Result<Tensor> {
         let mut means = vec![0.0; self.count() * self.pixels];
-        for (row, (&start, &end)) in means.chunks_mut(self.pixels).zip(self.starts.iter().zip(&self.ends)) {
-            row[start..end].fill(1.0 / (end - start) as f64);
+        for (row, window) in means.chunks_mut(self.pixels).zip(self.windows()) {
+            let share = 1.0 / window.len() as f64;
+            row[window].fill(share);
         }
         let host = Tensor::from_vec(means, (self.count(), self.pixels), &Device::Cpu)?;
         host.to_dtype(like.dtype())?.to_device(like.device())

@@ -5,12 +5,15 @@ use std::ops::Range;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::{Axis, POOLING, Windows};
+use super::{Axis, POOLING, Windows, max_scratch_len};
 use crate::error::{During, Result};
 use crate::graph::op::Pool;
 use crate::kernels::planes::mismatch;
-use crate::kernels::share::zeros;
+use crate::kernels::share::{self, zeros};
 use crate::kernels::{Real, by_dtype, is_slow_path, slice, tensor};
+
+/// Elements of a task at least.
+const TASK: usize = 1 << 12;
 
 /// The greatest value of each window, and its position `row * w + column` in the plane of `x`
 /// as `U32`. The first of equals wins; NaN is greater than every number.
@@ -29,16 +32,38 @@ pub fn max_only(pool: &Pool, x: &Tensor) -> Result<Tensor> {
         return slow_max(&windows, x).map(|(y, _)| y).during(POOLING);
     }
     by_dtype!(x, T => {
-        let (elements, shape) = (slice::<T>(x)?, windows.shape(x));
+        let shape = windows.shape(x);
         let mut y = zeros::<T>(POOLING, shape.iter().product())?;
-        let planes = y.par_chunks_mut(windows.outputs()).zip(elements.par_chunks(windows.pixels()));
-        planes.for_each_init(|| vec![0.0 as T; windows.w.pixels], |line, (y, x)| {
-            for (row, y) in y.chunks_mut(windows.w.count()).enumerate() {
-                greatest_row(&windows, row, x, (y, line));
-            }
-        });
+        let threads = rayon::current_num_threads();
+        let mut scratch = zeros(POOLING, max_scratch_len(&windows, shape[0] * shape[1], threads))?;
+        max_into(&windows, &slice(x)?, (&mut y, &mut scratch));
         tensor(y, &shape)
     })
+}
+
+/// Fills `y` with the greatest values, with [`max_scratch_len`] elements of scratch.
+pub(crate) fn max_into<T: Real>(windows: &Windows, x: &[T], (y, scratch): (&mut [T], &mut [T])) {
+    let (outputs, pixels) = (windows.outputs(), windows.pixels());
+    let tasks = tasks(windows, y.len() / outputs);
+    let planes = planes_of_task(windows);
+    let work = y.chunks_mut(planes * outputs).zip(x.chunks(planes * pixels));
+    share::share((scratch, windows.w.pixels), (tasks, work), |line, (y, x)| {
+        for (y, x) in y.chunks_mut(outputs).zip(x.chunks(pixels)) {
+            for (row, y) in y.chunks_mut(windows.w.count()).enumerate() {
+                greatest_row(windows, row, x, (y, line));
+            }
+        }
+    });
+}
+
+/// Planes that are worth asking for together.
+fn planes_of_task(windows: &Windows) -> usize {
+    TASK.div_ceil(windows.pixels())
+}
+
+/// Tasks of `planes` planes.
+pub(super) fn tasks(windows: &Windows, planes: usize) -> usize {
+    planes.div_ceil(planes_of_task(windows))
 }
 
 /// `dx` of [`max`], given the positions it returned and the shape of `x`.
@@ -79,7 +104,7 @@ fn fast_max<T: Real>(windows: &Windows, x: &Tensor) -> Result<(Tensor, Tensor)> 
         |lines, ((y, at), x)| {
             let rows = y.chunks_mut(windows.w.count()).zip(at.chunks_mut(windows.w.count()));
             for (row, (y, at)) in rows.enumerate() {
-                lines.down(x, windows.h.starts[row]..windows.h.ends[row], windows.w.padding);
+                lines.down(x, windows.h.window(row), windows.w.padding);
                 lines.across(windows.k);
                 let starts = (0..windows.w.count()).map(|i| i * windows.w.stride);
                 for ((y, at), start) in y.iter_mut().zip(at).zip(starts) {
@@ -174,15 +199,14 @@ fn beats<T: Real>(x: T, best: T) -> bool {
 /// One row of windows: `y` gets the greatest values, by way of those down each column.
 fn greatest_row<T: Real>(windows: &Windows, row: usize, x: &[T], (y, line): (&mut [T], &mut [T])) {
     let w = line.len();
-    let rows = windows.h.starts[row]..windows.h.ends[row];
+    let rows = windows.h.window(row);
     line.copy_from_slice(&x[rows.start * w..][..w]);
     for row in rows.skip(1) {
         for (best, &x) in line.iter_mut().zip(&x[row * w..][..w]) {
             *best = if beats(x, *best) { x } else { *best };
         }
     }
-    let bounds = windows.w.starts.iter().zip(&windows.w.ends);
-    for (y, (&start, &end)) in y.iter_mut().zip(bounds) {
+    for (y, Range { start, end }) in y.iter_mut().zip(windows.w.windows()) {
         let greatest = |best, x: &T| if beats(*x, best) { *x } else { best };
         *y = line[start + 1..end].iter().fold(line[start], greatest);
     }
@@ -197,7 +221,7 @@ pub(super) fn line_bytes(w: &Axis) -> usize {
 impl Axis {
     /// The pixel under tap `tap` of each window, its last pixel where the window is shorter.
     fn tap(&self, tap: usize) -> Vec<u32> {
-        self.starts.iter().zip(&self.ends).map(|(start, end)| (start + tap).min(end - 1) as u32).collect()
+        self.windows().map(|window| (window.start + tap).min(window.end - 1) as u32).collect()
     }
 }
 

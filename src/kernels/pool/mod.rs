@@ -10,35 +10,42 @@
 mod avg;
 mod max;
 
+use std::ops::Range;
+
 use candle_core::Tensor;
 
+pub(crate) use self::avg::avg_into;
 pub use self::avg::{avg, avg_dx};
+pub(crate) use self::max::max_into;
 pub use self::max::{max, max_dx, max_only};
 use super::planes::image_dims;
+use super::share;
 use crate::error::{During, Result};
 use crate::graph::op::Pool;
 
 const POOLING: &str = "pooling";
 
 /// Where the windows of a pooling lie on images of one size.
-struct Windows {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Windows {
     h: Axis,
     w: Axis,
     k: usize,
 }
 
 /// The windows along one axis, each cut to the pixels that exist; never empty.
+#[derive(Clone, Copy, Debug)]
 struct Axis {
     pixels: usize,
     stride: usize,
     padding: usize,
-    starts: Vec<usize>,
-    ends: Vec<usize>,
+    k: usize,
+    count: usize,
 }
 
 /// Most bytes that a pass in `f32` on the CPU allocates beside its results, for `x` of shape
-/// `[n, c, h, w]` on `threads` threads: where the windows lie, and for maxima a few rows of a
-/// plane for each thread.
+/// `[n, c, h, w]` on `threads` threads: a number for each column of windows, and for maxima with
+/// their positions a few rows of a plane for each thread.
 ///
 /// # Errors
 ///
@@ -46,9 +53,18 @@ struct Axis {
 pub fn scratch_bytes(pool: &Pool, x_shape: &[usize], threads: usize) -> Result<usize> {
     let [h, w] = [2, 3].map(|i| x_shape.get(i).copied().unwrap_or(0));
     let windows = Windows::sized(pool, [h, w])?;
-    let bounds = (windows.h.count() + windows.w.count()) * 2 * size_of::<usize>();
     let shares = windows.w.count() * size_of::<f32>();
-    Ok(bounds + shares + threads * max::line_bytes(&windows.w))
+    Ok(shares + threads * max::line_bytes(&windows.w))
+}
+
+/// Elements of scratch that [`avg_into`] takes.
+pub(crate) fn avg_scratch_len(windows: &Windows) -> usize {
+    windows.w.count()
+}
+
+/// Elements of scratch that [`max_into`] takes for `planes` planes on `threads` threads.
+pub(crate) fn max_scratch_len(windows: &Windows, planes: usize, threads: usize) -> usize {
+    share::scratch_len(max::tasks(windows, planes), windows.w.pixels, threads)
 }
 
 impl Windows {
@@ -57,7 +73,7 @@ impl Windows {
         Self::sized(pool, [h, w])
     }
 
-    fn sized(pool: &Pool, [h, w]: [usize; 2]) -> Result<Self> {
+    pub(crate) fn sized(pool: &Pool, [h, w]: [usize; 2]) -> Result<Self> {
         match (Axis::new(pool, h), Axis::new(pool, w)) {
             (Some(h), Some(w)) => Ok(Self { h, w, k: pool.k }),
             _ => Err(candle_core::Error::Msg(format!("{pool:?} does not fit {h} x {w} pixels")))
@@ -85,14 +101,22 @@ impl Axis {
             return None;
         }
         let count = pool.window().count(pixels)?;
-        let start = |i: usize| i * pool.stride;
-        let starts = (0..count).map(|i| start(i).saturating_sub(pool.padding)).collect();
-        let ends = (0..count).map(|i| (start(i) + pool.k - pool.padding).min(pixels)).collect();
-        Some(Self { pixels, stride: pool.stride, padding: pool.padding, starts, ends })
+        Some(Self { pixels, stride: pool.stride, padding: pool.padding, k: pool.k, count })
     }
 
     fn count(&self) -> usize {
-        self.starts.len()
+        self.count
+    }
+
+    /// The pixels of window `i`.
+    fn window(&self, i: usize) -> Range<usize> {
+        let start = i * self.stride;
+        start.saturating_sub(self.padding)..(start + self.k - self.padding).min(self.pixels)
+    }
+
+    /// The pixels of each window.
+    fn windows(&self) -> impl Iterator<Item = Range<usize>> {
+        (0..self.count).map(|i| self.window(i))
     }
 }
 

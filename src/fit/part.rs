@@ -1,0 +1,173 @@
+//! A part in training: its loss, its gradients, a step.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use candle_core::Tensor;
+
+use super::Site;
+use super::train::{Batch, Draw};
+use crate::engine::checkpoint::cut;
+use crate::engine::grad::{
+    Collect, Norms, Recompute, Wanted, backward, backward_into, forward, forward_recomputing,
+};
+use crate::engine::optim::Optimizer;
+use crate::error::{During, Error, Result};
+use crate::graph::op::Op;
+use crate::graph::{Graph, Params, Weight};
+use crate::kernels::cross_entropy;
+
+/// A part in training. Its trained tensors are its own: training changes them where they are.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// What it computes.
+    pub graph: Graph,
+    /// All its tensors.
+    pub params: Params,
+    /// Names of those that change.
+    pub trained: BTreeSet<String>,
+    /// What it computes again in its backward pass.
+    pub recompute: Recompute,
+    /// Names of the tensors whose gradient comes whole: a single node has it, and once.
+    whole: BTreeSet<String>,
+}
+
+impl Part {
+    /// `graph` at `site` with every trainable tensor changing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Graph`] when a tensor is missing.
+    pub fn new(graph: Graph, params: Params, site: &Site) -> Result<Self> {
+        let named = graph.params(&site.input)?;
+        let trained: BTreeSet<String> =
+            named.into_iter().filter(|p| p.param.trainable).map(|p| p.name).collect();
+        let wanted = Wanted { trained: &|_| true, input: false, norms: Norms::Fixed };
+        let recompute = cut(&graph, &site.input, wanted, site.levers.depth)?;
+        let own = |(name, weight): (&String, &Weight)| {
+            let shared = site.params.find(name).is_some_and(|deployed| deployed.is_same(weight));
+            let tensor = weight.tensor()?;
+            if shared && !weight.is_mapped() && trained.contains(name) {
+                return Ok((name.clone(), tensor.force_contiguous().during("copying what is trained")?));
+            }
+            Ok((name.clone(), tensor))
+        };
+        let params = params.of(&graph, &site.input)?.iter().map(own).collect::<Result<Params>>()?;
+        let whole = whole(&graph, &site.input)?;
+        Ok(Self { graph, params, trained, recompute, whole })
+    }
+
+    /// One step of `optimizer` on a batch, with `distill` times the deployed network's opinion on
+    /// replay: the loss before it. `rate` gives the learning rate by name.
+    ///
+    /// Where [`Levers::steps_at_once`](crate::memory::Levers::steps_at_once), each gradient changes
+    /// its tensor as soon as it is there and is let go; for a whole batch the result has the same bits.
+    ///
+    /// # Errors
+    ///
+    /// As [`Part::gradients`] and [`Optimizer::step`].
+    pub fn step(
+        &mut self,
+        site: &Site,
+        (draws, distill): (&[Draw], f64),
+        (optimizer, rate): (&mut Optimizer, &dyn Fn(&str) -> f64),
+    ) -> Result<f64> {
+        if !site.levers.steps_at_once(draws.len()) {
+            let (loss, gradients) = self.gradients(site, draws, distill)?;
+            optimizer.step(&mut self.params, &gradients, rate)?;
+            return Ok(loss);
+        }
+        let (n, mut total) = (draws.len() as f64, 0.0);
+        for draws in draws.chunks(site.levers.micro_batch.max(1)) {
+            let share = draws.len() as f64 / n;
+            let rate = |name: &str| share * rate(name);
+            optimizer.begin();
+            let batch = Batch::load(site, draws, distill, 1.0 / n)?;
+            let mut stepping = Stepping { part: self, optimizer, rate: &rate, rest: Params::default() };
+            total += self.backward(site, &batch, &mut stepping)?;
+            let rest = stepping.rest;
+            optimizer.change_all(&mut self.params, &rest, rate)?;
+        }
+        Ok(total)
+    }
+
+    /// Moves its tensors to an unnamed file in `folder` where `site` leaves weights in files: a part
+    /// that is only asked takes no heap, and is folded without a copy.
+    ///
+    /// # Errors
+    ///
+    /// As [`Params::spooled`].
+    pub fn set_aside(&mut self, site: &Site, folder: &Path) -> Result<()> {
+        if site.levers.mapped {
+            self.params = self.params.spooled(folder)?;
+        }
+        Ok(())
+    }
+
+    /// Loss and gradients of a batch, a micro-batch at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] when a cache cannot be read, [`Error::Tensor`] when the device refuses.
+    pub fn gradients(&self, site: &Site, draws: &[Draw], distill: f64) -> Result<(f64, Params)> {
+        let each = 1.0 / draws.len() as f64;
+        let (mut total, mut sums) = (0.0, Params::default());
+        for draws in draws.chunks(site.levers.micro_batch.max(1)) {
+            total += self.backward(site, &Batch::load(site, draws, distill, each)?, &mut sums)?;
+        }
+        Ok((total, sums))
+    }
+
+    /// The loss of a batch; its gradients are given to `collector`.
+    fn backward(&self, site: &Site, batch: &Batch, collector: &mut dyn Collect) -> Result<f64> {
+        let trained = |name: &str| self.trained.contains(name);
+        let wanted = Wanted { trained: &trained, input: false, norms: Norms::Fixed };
+        let own = forward_recomputing(&self.graph, &self.params, &batch.x, (wanted, &self.recompute))?;
+        let behind = forward(&site.suffix.graph, &site.suffix.params, &own.y, Wanted::INPUT_ONLY)?;
+        let (losses, dlogits) = cross_entropy::forward_backward(&behind.y, &batch.targets, &batch.weights)?;
+        let loss = losses.iter().zip(&batch.weights).map(|(loss, weight)| loss * weight).sum();
+        let back = backward(&site.suffix.graph, &site.suffix.params, Wanted::INPUT_ONLY, (behind, dlogits))?;
+        let dy = back
+            .input
+            .ok_or_else(|| Error::Graph { node: "suffix".into(), problem: "gave no gradient".into() })?;
+        backward_into(&self.graph, &self.params, wanted, (own, dy), collector)?;
+        Ok(loss)
+    }
+}
+
+/// Tensors that one node has, once; the choices of a mixture get a gradient from each term.
+fn whole(graph: &Graph, input: &[usize]) -> Result<BTreeSet<String>> {
+    let (mut once, mut often) = (BTreeSet::new(), BTreeSet::new());
+    let mixtures = graph.nodes.iter().filter(|node| matches!(node.op, Op::Mix));
+    often.extend(mixtures.map(|node| node.param("alpha")));
+    for named in graph.params(input)? {
+        if !once.insert(named.name.clone()) {
+            often.insert(named.name);
+        }
+    }
+    Ok(once.difference(&often).cloned().collect())
+}
+
+/// Changes tensors as their gradients come.
+struct Stepping<'a> {
+    part: &'a Part,
+    optimizer: &'a mut Optimizer,
+    rate: &'a dyn Fn(&str) -> f64,
+    /// Gradients that come in pieces, or of tensors that the optimizer does not own yet.
+    rest: Params,
+}
+
+impl Collect for Stepping<'_> {
+    fn collect(&mut self, name: &str, gradient: Tensor) -> Result<()> {
+        let w = self.part.params.get(name)?;
+        if self.part.whole.contains(name) && self.optimizer.owns(name, &w) {
+            return self.optimizer.change(name, &w, (&gradient, (self.rate)(name)));
+        }
+        drop(w);
+        self.rest.collect(name, gradient)
+    }
+
+    fn changes_tensors(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,92 @@
+//! How many images a repair has, and how many of them it runs together.
+
+use serde::Serialize;
+
+use super::batch_norm;
+use super::sets::{Inputs, MOST_HELD_REPLAY, n_held};
+
+/// How many images of each kind a repair has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Failures.
+    pub failures: usize,
+    /// Replay images.
+    pub replay: usize,
+    /// Failures and passes that only the gate sees, if there are any.
+    pub guard: Option<[usize; 2]>,
+}
+
+/// Bytes that lists keep for each image: its place in the set and its label, both in each set it
+/// is in, and its turn.
+const IMAGE_BYTES: usize = 40;
+
+/// Bytes that lists keep for each image that the gate sees: its label and two answers.
+const JUDGED_BYTES: usize = 48;
+
+impl Counts {
+    /// Those of `inputs`.
+    #[must_use]
+    pub fn of(inputs: &Inputs) -> Self {
+        let guard = inputs.guard.map(|sets| sets.map(|images| images.len()));
+        Self { failures: inputs.failures.len(), replay: inputs.replay.len(), guard }
+    }
+
+    /// Failures and replay that are held back, at most.
+    fn held_back(self) -> [usize; 2] {
+        [n_held(self.failures, usize::MAX), n_held(self.replay, MOST_HELD_REPLAY)]
+    }
+
+    /// Failures and replay that weights are trained on, at most.
+    pub(super) fn trained(self) -> [usize; 2] {
+        let [failures, replay] = self.held_back();
+        [self.failures - failures, self.replay - replay]
+    }
+
+    /// Images of the largest set that is held back.
+    pub(super) fn most_held(self) -> usize {
+        self.held_back().into_iter().max().unwrap_or(0)
+    }
+
+    /// Images of the largest set whose features are taken.
+    pub(super) fn most_cached(self) -> usize {
+        self.trained().into_iter().max().unwrap_or(0).max(self.most_held())
+    }
+
+    /// Images of the largest set that the gate sees.
+    pub(super) fn most_judged(self) -> usize {
+        self.judged().into_iter().max().unwrap_or(0)
+    }
+
+    fn judged(self) -> [usize; 2] {
+        self.guard.unwrap_or_else(|| self.held_back())
+    }
+
+    /// Images of each kind in the largest batch that batch norms are estimated from again.
+    pub(super) fn re_estimated(self, infer_batch: usize) -> [usize; 2] {
+        let [failures, replay] = self.trained();
+        let batches = batch_norm::Batches::new(failures, replay, infer_batch);
+        batches.largest()
+    }
+
+    /// Bytes of the lists of all sets.
+    pub(super) fn list_bytes(self) -> usize {
+        (self.failures + self.replay) * IMAGE_BYTES + self.judged().iter().sum::<usize>() * JUDGED_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_are_as_large_as_their_split_makes_them() {
+        let counts = Counts { failures: 100, replay: 3000, guard: None };
+        assert_eq!((counts.trained(), counts.most_held()), ([80, 2600], 400));
+        assert_eq!((counts.most_cached(), counts.most_judged()), (2600, 400));
+        let guarded = Counts { guard: Some([10, 900]), ..counts };
+        assert_eq!(guarded.most_judged(), 900);
+        // 80 failures and as many replay images in batches of 64 at most.
+        assert_eq!(counts.re_estimated(64), [27, 27]);
+        assert_eq!(counts.re_estimated(1), [1, 1]);
+    }
+}
