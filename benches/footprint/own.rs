@@ -13,7 +13,7 @@ use archrepair::fit::{Level, Part, Samples, Site};
 use archrepair::graph::network::{self, Input, Network};
 use archrepair::graph::op::elements;
 use archrepair::graph::{Graph, Params};
-use archrepair::kernels::THREAD_BYTES;
+use archrepair::kernels::missing_thread_bytes;
 use archrepair::memory::cache::{Cache, Precision};
 use archrepair::memory::{Levers, meter, plan};
 use archrepair::storage::WeightFile;
@@ -92,8 +92,9 @@ fn site(folder: &Path, step: &Step, levers: Levers) -> archrepair::Result<Site> 
 /// The relaxed block in training; its choice weights stand still.
 fn part(folder: &Path, step: &Step, site: &Site) -> archrepair::Result<Part> {
     let params = tensors(&step.graph, &step.input, &WeightFile::open(&folder.join("block.safetensors"))?)?;
-    let part = Part::new(step.graph.clone(), params, site)?;
-    Ok(Part { trained: step.trained.iter().cloned().collect(), ..part })
+    let mut part = Part::new(step.graph.clone(), params, site)?;
+    part.trained = step.trained.iter().cloned().collect();
+    Ok(part)
 }
 
 fn tensors(graph: &Graph, input: &[usize], file: &WeightFile) -> archrepair::Result<Params> {
@@ -131,7 +132,7 @@ fn said(site: &Site, part: &Part, batch: usize) -> archrepair::Result<usize> {
         recompute: &part.recompute,
         input: &site.input,
         params: None,
-        summed: true,
+        gradients: plan::Fate::Summed,
         suffix: &site.suffix,
         mapped: site.levers.mapped,
         batch,
@@ -139,5 +140,5 @@ fn said(site: &Site, part: &Part, batch: usize) -> archrepair::Result<usize> {
         states: site.levers.rule().states(),
         threads: rayon::current_num_threads(),
     };
-    Ok(step.peak()?.bytes + rayon::current_num_threads() * THREAD_BYTES)
+    Ok(step.peak()?.bytes + missing_thread_bytes())
 }

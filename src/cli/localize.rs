@@ -100,6 +100,7 @@ impl Localize {
 }
 
 fn rank(base: &Deployed, inputs: Inputs, config: &localize::Config, stages: &mut Stages) -> Result<Ranking> {
+    stages.tell(Stage::Localize, "spectrum and gradients", 0);
     let split = prepare(base, inputs, config.seed)?;
     let store = Store { folder: inputs.folder, precision: Precision::F16 };
     localize(base, split.field(), (config, store), &mut |what, step| stages.tell(Stage::Localize, what, step))

@@ -4,6 +4,8 @@ pub mod cache;
 pub mod ledger;
 pub mod levers;
 pub mod plan;
+mod uses;
 
 pub use crate::meter::{self, Meter, ProcessMemory};
 pub use levers::Levers;
+pub use uses::Use;

@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Use;
 pub use super::ledger::Fate;
-use super::ledger::{BOOKKEEPING, Bytes, Ledger, Shared, Tally, Use};
+use super::ledger::{BOOKKEEPING, Bytes, Ledger, Shared, Tally};
 use crate::engine::grad::pass::Pass;
 use crate::engine::grad::schedule::Schedule;
 use crate::engine::grad::{Norms, Recompute, Wanted};

@@ -15,7 +15,7 @@ use crate::graph::lower::{Lowered, lower};
 use crate::graph::op::{Op, elements};
 use crate::graph::{Graph, Params};
 use crate::localize::neurons;
-use crate::memory::ledger::Use;
+use crate::memory::Use;
 use crate::memory::plan::{Fate, Peak, Run, Step};
 use crate::meter;
 

