@@ -117,3 +117,17 @@ pub(crate) fn a_transfer_holds_what_was_said() {
         assert!((measured..=measured * 6 / 5).contains(&said), "{shape:?}: {measured} bytes, said {said}");
     }
 }
+
+/// Images stay in their files: ten times as many replay images take under a twentieth more.
+pub(crate) fn more_replay_takes_no_more_memory() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/resnet18_cifar.safetensors");
+    let model = Model::open(&path, &Overrides::default()).unwrap();
+    let (failures, folder) = (labelled(&model, 100, false), std::env::temp_dir());
+    let [few, many] = [400, 4000].map(|n| {
+        let replay = labelled(&model, n, true);
+        let inputs = Inputs { failures: &failures, replay: &replay, guard: None, folder: &folder };
+        let config = short("layer2.0", Method::Search, 32);
+        said_and_measured(&model, inputs, &config).1
+    });
+    assert!(many as f64 <= 1.05 * few as f64, "{few} bytes with 400 images, {many} with 4000");
+}
