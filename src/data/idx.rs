@@ -167,22 +167,21 @@ impl<'a> Stream<'a> {
         // `start` has made this product with checks.
         let want = self.sizes.iter().product::<usize>();
         let mut elements = self.elements.take(want as u64 + 1);
-        let mut got = 0;
-        let mut ended = false;
+        let (mut got, mut ended) = (0, false);
         std::iter::from_fn(move || {
+            if ended {
+                return None;
+            }
             let mut piece = Vec::new();
-            while !ended && piece.is_empty() {
-                if let Err(source) = elements.by_ref().take(PIECE).read_to_end(&mut piece) {
-                    ended = true;
-                    return Some(Err(bad_bytes(source, path)));
-                }
-                got += piece.len();
-                ended = piece.len() < PIECE as usize;
-                if ended && got != want {
-                    let got = if got > want { "more".into() } else { format!("only {got}") };
-                    let problem = format!("the header says {want} elements, {got} follow");
-                    return Some(Err(malformed(path, problem)));
-                }
+            let read = elements.by_ref().take(PIECE).read_to_end(&mut piece);
+            ended = read.is_err() || piece.len() < PIECE as usize;
+            got += piece.len();
+            if let Err(source) = read {
+                return Some(Err(bad_bytes(source, path)));
+            }
+            if ended && got != want {
+                let got = if got > want { "more".into() } else { format!("only {got}") };
+                return Some(Err(malformed(path, format!("the header says {want} elements, {got} follow"))));
             }
             (!piece.is_empty()).then_some(Ok(piece))
         })

@@ -168,6 +168,7 @@ impl<'a> Whole<'a> {
         let mut own =
             Run { lowered: &own, input: &site.input, batch, mapped: false, threads: self.threads }.peak()?;
         if self.base.levers.mapped {
+            // Its tensors are in a file, and widened one at a time.
             own.add(Use::Weights, largest_bytes(graph, &site.input)?);
         }
         let middle = graph.shapes(&site.input)?[graph.output()].clone();
