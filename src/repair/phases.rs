@@ -214,9 +214,12 @@ impl<'a> Whole<'a> {
     }
 
     /// Writing, reading and judging a patch of `own` bytes of tensors, `largest` of them the
-    /// largest's.
-    pub(super) fn judge(&self, own: usize, largest: usize) -> Result<Phase> {
-        let run = self.runner(self.batch(self.counts.most_judged()))?;
+    /// largest's. For each image the repaired network has `added` bytes of values more alive than
+    /// the base.
+    pub(super) fn judge(&self, [own, largest, added]: [usize; 3]) -> Result<Phase> {
+        let batch = self.batch(self.counts.most_judged());
+        let mut run = self.runner(batch)?;
+        run.add(Use::Values, batch * added);
         // The trained and the repaired part are on the heap or in files; a patch has half as many bytes.
         let (trained, stored) = (self.if_resident(own), own / 2);
         let folded = self.if_resident(folded_bytes(&self.lowered));
@@ -257,6 +260,13 @@ fn larger(a: Phase, b: Phase) -> Phase {
 /// Bytes of all tensors of `graph` in `f32`.
 pub(super) fn own_bytes(graph: &Graph, input: &[usize]) -> Result<usize> {
     Ok(graph.params(input)?.iter().map(|p| 4 * elements(&p.param.shape)).sum())
+}
+
+/// Bytes of values that a search can add to what is alive in `graph`, for each image: the output of
+/// an alternative and one inside of it.
+pub(super) fn added_bytes(graph: &Graph, input: &[usize]) -> Result<usize> {
+    let most = graph.shapes(input)?.iter().map(|shape| elements(shape)).max();
+    Ok(2 * 4 * most.unwrap_or(0))
 }
 
 /// Bytes of the largest tensor of `graph` in `f32`.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::config::{Config, Method, Target};
 use super::counts::Counts;
 use super::patching::deploy_mapped;
-use super::phases::{Phase, Whole, convolution_bytes, folded_bytes, largest_bytes, own_bytes};
+use super::phases::{Phase, Whole, added_bytes, convolution_bytes, folded_bytes, largest_bytes, own_bytes};
 use crate::engine::checkpoint::Depth;
 use crate::error::{Error, Result};
 use crate::eval::Deployed;
@@ -226,7 +226,7 @@ impl<'a> Planner<'a> {
             let site = Site::new(&base, level.clone())?;
             phases.extend(self.training(&network, &site)?);
         }
-        phases.push(network.judge(0, 0)?);
+        phases.push(network.judge([0; 3])?);
         let rest = self.at_rest(&network)?;
         let mut worst: Vec<Phase> = Vec::new();
         for mut phase in phases {
@@ -269,7 +269,7 @@ impl<'a> Planner<'a> {
         }
         features.name = "features";
         phases.extend([features, part("weights", &site.graph, 0)?]);
-        let mut repaired = own;
+        let (mut repaired, mut added) = (own, 0);
         if self.config.method == Method::Search {
             // The part with trained weights waits for the searched one, in a file if weights are.
             let waits = network.if_resident(own);
@@ -282,9 +282,10 @@ impl<'a> Planner<'a> {
             phases.push(Phase::new("search", seen, (Use::Weights, own + frozen + waits)));
             let grown = (own as f64 * self.config.search.max_growth) as usize;
             repaired = grown.min(own_bytes(&graph, &site.input)?);
+            added = added_bytes(&site.graph, &site.input)?;
         }
         let largest = largest_bytes(&site.graph, &site.input)?;
-        phases.push(network.judge(repaired, largest)?);
+        phases.push(network.judge([repaired, largest, added])?);
         Ok(phases)
     }
 
