@@ -62,6 +62,9 @@ struct How {
     /// Most bytes that the engine may allocate, as 48MiB; a plan that keeps to it is shown first
     #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
     memory: Option<usize>,
+    /// How features of the frozen part are kept in their file: f16, or f32 as they were computed
+    #[arg(long, default_value = "f16", value_name = "PRECISION")]
+    features: String,
     /// Learning rate of the deployed weights [default: 0.004 at a block, 0.005 at the last layer,
     /// 0.0001 in the whole network]
     #[arg(long)]
@@ -151,6 +154,7 @@ impl Repair {
             search: search::Config { steps: search_steps, max_growth, ..search::Config::default() },
             fit: fit::Config { steps, rate, distill, ..fit::Config::default() },
             gate: self.guard.gate(),
+            features: self.how.features.parse()?,
             memory: self.how.memory,
             seed: global.seed,
         })

@@ -39,20 +39,31 @@ impl Part {
     ///
     /// [`Error::Graph`] when a tensor is missing.
     pub fn new(graph: Graph, params: Params, site: &Site) -> Result<Self> {
+        let mut part = Self::resting(graph, params, site)?;
+        let own = |(name, weight): (&String, &Weight)| {
+            let shared = site.params.find(name).is_some_and(|deployed| deployed.is_same(weight));
+            let tensor = weight.tensor()?;
+            if shared && !weight.is_mapped() && part.trained.contains(name) {
+                return Ok((name.clone(), tensor.force_contiguous().during("copying what is trained")?));
+            }
+            Ok((name.clone(), tensor))
+        };
+        part.params = part.params.iter().map(own).collect::<Result<Params>>()?;
+        Ok(part)
+    }
+
+    /// As [`Part::new`], for a part that is only asked: its tensors stay where they are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Part::new`].
+    pub fn resting(graph: Graph, params: Params, site: &Site) -> Result<Self> {
         let named = graph.params(&site.input)?;
         let trained: BTreeSet<String> =
             named.into_iter().filter(|p| p.param.trainable).map(|p| p.name).collect();
         let wanted = Wanted { trained: &|_| true, input: false, norms: Norms::Fixed };
         let recompute = cut(&graph, &site.input, wanted, site.levers.depth)?;
-        let own = |(name, weight): (&String, &Weight)| {
-            let shared = site.params.find(name).is_some_and(|deployed| deployed.is_same(weight));
-            let tensor = weight.tensor()?;
-            if shared && !weight.is_mapped() && trained.contains(name) {
-                return Ok((name.clone(), tensor.force_contiguous().during("copying what is trained")?));
-            }
-            Ok((name.clone(), tensor))
-        };
-        let params = params.of(&graph, &site.input)?.iter().map(own).collect::<Result<Params>>()?;
+        let params = params.of(&graph, &site.input)?;
         let whole = whole(&graph, &site.input)?;
         Ok(Self { graph, params, trained, recompute, whole })
     }

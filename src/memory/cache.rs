@@ -4,9 +4,11 @@
 //! each image and its output is read back whenever the image is drawn. The file has no name:
 //! it is gone when the cache is dropped, also after a crash.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -24,6 +26,29 @@ pub enum Precision {
     F16,
     /// Exactly what was computed.
     F32,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::F16 => "f16",
+            Self::F32 => "f32",
+        })
+    }
+}
+
+impl FromStr for Precision {
+    type Err = Error;
+
+    /// `f16` or `f32`.
+    fn from_str(text: &str) -> Result<Self> {
+        let found = [Self::F16, Self::F32].into_iter().find(|precision| precision.to_string() == text);
+        found.ok_or_else(|| Error::UnknownName {
+            kind: "precision",
+            got: text.into(),
+            known: "f16, f32".into(),
+        })
+    }
 }
 
 impl Precision {
@@ -215,6 +240,13 @@ mod tests {
         assert_eq!(values.to_vec(), want.to_vec1::<f32>().unwrap());
         let error = cache.read_into(&[0], &mut values).unwrap_err().to_string();
         assert_eq!(error, "node `feature cache`: room for 18 numbers, expected 1 rows of 6");
+    }
+
+    #[test]
+    fn precisions_are_read_from_text() {
+        assert_eq!("f32".parse::<Precision>().unwrap(), Precision::F32);
+        let error = "f64".parse::<Precision>().unwrap_err().to_string();
+        assert_eq!(error, "unknown precision `f64`, expected one of f16, f32");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::engine::optim::Rule;
 ///
 /// `depth` and `mapped` change no bit of the result. Another `micro_batch` sums gradients in
 /// another order, `infer_batch` below 64 estimates batch-norm statistics from smaller batches,
-/// `grouped` changes what is searched, `stateless` and `streamed` how it is trained.
+/// `by_path` changes how is searched, `grouped` what, `stateless` and `streamed` how it is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Levers {
     /// Images whose gradients are taken at once, 1 at least.
@@ -18,6 +18,8 @@ pub struct Levers {
     pub depth: Depth,
     /// Images that run together where nothing is trained, 1 at least.
     pub infer_batch: usize,
+    /// Whether a search trains one alternative at each position at a time; the others wait in a file.
+    pub by_path: bool,
     /// Whether alternatives of a search have few weights: they see channels in groups.
     pub grouped: bool,
     /// Whether frozen weights stay in the model file and are widened at each use.
@@ -35,6 +37,7 @@ impl Levers {
         micro_batch: usize::MAX,
         depth: Depth::Nothing,
         infer_batch: 64,
+        by_path: false,
         grouped: false,
         mapped: false,
         stateless: false,
@@ -46,6 +49,7 @@ impl Levers {
         micro_batch: 1,
         depth: Depth::Segments,
         infer_batch: 1,
+        by_path: true,
         grouped: true,
         mapped: true,
         stateless: true,

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use super::gate::Gate;
 use crate::error::{Error, Result};
 use crate::fit::{self, Level};
+use crate::memory::cache::Precision;
 use crate::{localize, search};
 
 /// How a part is changed.
@@ -76,6 +77,8 @@ pub struct Config {
     pub fit: fit::Config,
     /// Acceptance.
     pub gate: Gate,
+    /// How the features of the frozen part are kept in their file.
+    pub features: Precision,
     /// Most bytes that the engine may allocate; `None` for no limit.
     pub memory: Option<usize>,
     /// Starts every random draw.

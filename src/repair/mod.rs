@@ -24,6 +24,7 @@ pub mod phases;
 pub mod pipeline;
 pub mod plan;
 pub mod sets;
+mod settings;
 
 pub use config::{Config, Method, Target};
 pub use counts::Counts;

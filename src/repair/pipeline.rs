@@ -15,7 +15,6 @@ use crate::eval::Deployed;
 use crate::fit::samples::Store;
 use crate::fit::{self, Level, Part, Sets, Site, fit};
 use crate::localize::{self, Ranking, localize};
-use crate::memory::cache::Precision;
 use crate::meter;
 use crate::rng::Rng;
 use crate::search::bilevel::Data;
@@ -131,7 +130,7 @@ pub(super) struct Repair<'a> {
 
 impl Repair<'_> {
     fn store(&self) -> Store<'_> {
-        Store { folder: self.inputs.folder, precision: Precision::F16 }
+        Store { folder: self.inputs.folder, precision: self.config.features }
     }
 
     /// The network to start from, and the one with re-estimated statistics: the second is the

@@ -10,7 +10,7 @@ use super::config::{Config, Method, Target};
 use super::counts::Counts;
 use super::patching::deploy_mapped;
 use super::phases::{Phase, Whole, added_bytes, convolution_bytes, folded_bytes, largest_bytes, own_bytes};
-use crate::engine::checkpoint::Depth;
+use super::settings::{INFER_BATCHES, depths, micro_batches, settings, time_factor};
 use crate::error::{Error, Result};
 use crate::eval::Deployed;
 use crate::fit::{Level, Site};
@@ -21,6 +21,7 @@ use crate::memory::Use;
 use crate::memory::plan::Peak;
 use crate::meter;
 use crate::search::candidate::CleanStatistics;
+use crate::search::paths::{n_paths, path_graph};
 use crate::search::space::{relaxed_graph, trial_graph};
 use crate::zoo::Model;
 
@@ -55,9 +56,6 @@ const RELAXED: usize = 7;
 /// What is in use before is rounded up to this: the same command then names the same limit each
 /// time, though libraries keep a few bytes more or less.
 const BEFORE_STEP: usize = 4 << 10;
-
-/// Most batches of images that run together where nothing is trained.
-const INFER_BATCHES: [usize; 7] = [64, 32, 16, 8, 4, 2, 1];
 
 /// Plans the repair of `model`. Nothing is allocated that counts.
 ///
@@ -97,50 +95,6 @@ pub fn plan(model: &Model, config: &Config, counts: Counts) -> Result<Plan> {
 
 fn highest(phases: &[Phase]) -> usize {
     phases.iter().map(|phase| phase.bytes).max().unwrap_or(0)
-}
-
-/// Settings of what trains, from the one that costs least time and quality to the dearest.
-fn settings(batch: usize) -> Vec<Levers> {
-    let micro_batches = micro_batches(batch);
-    let mut all = Vec::new();
-    // Those that change what is searched or learned come last, one after the other.
-    for dear in 0..4 {
-        let [grouped, stateless, streamed] = [1, 2, 3].map(|level| dear >= level);
-        let mut same = Vec::new();
-        for mapped in [false, true] {
-            for (micro_batch, depth) in micro_batches.iter().copied().flat_map(depths) {
-                let infer_batch = Levers::FASTEST.infer_batch;
-                same.push(Levers { micro_batch, depth, infer_batch, grouped, mapped, stateless, streamed });
-            }
-        }
-        same.sort_by(|a, b| time_factor(a, batch).total_cmp(&time_factor(b, batch)));
-        all.extend(same);
-    }
-    all
-}
-
-/// Sizes of micro-batches, each half of the one before.
-fn micro_batches(batch: usize) -> Vec<usize> {
-    std::iter::successors(Some(batch), |n| (*n > 1).then(|| n.div_ceil(2))).collect()
-}
-
-/// A micro-batch with every depth.
-fn depths(micro_batch: usize) -> [(usize, Depth); 3] {
-    [Depth::Nothing, Depth::Mixtures, Depth::Segments].map(|depth| (micro_batch, depth))
-}
-
-/// How much longer a step takes than without levers: an estimate from single runs on one machine,
-/// good enough to order settings.
-fn time_factor(levers: &Levers, batch: usize) -> f64 {
-    let depth = match levers.depth {
-        Depth::Nothing => 1.0,
-        Depth::Mixtures => 1.25,
-        Depth::Segments => 1.35,
-    };
-    let mapped = if levers.mapped { 1.05 } else { 1.0 };
-    // Each micro-batch has its own overhead, worth about a third of an image.
-    let parts = batch.div_ceil(levers.micro_batch.clamp(1, batch)) as f64;
-    depth * mapped * (1.0 + 0.3 * (parts - 1.0) / batch as f64)
 }
 
 /// Whether this is the name of the choice weights of a mixture.
@@ -277,7 +231,23 @@ impl<'a> Planner<'a> {
             let graph = relaxed_graph(site)?;
             let lists = RELAXED * meter::current().saturating_sub(before).next_multiple_of(1 << 10);
             let waits = waits + lists;
-            phases.extend([part("search", &graph, waits)?, judged("search", &graph, waits)?]);
+            let paths = if site.levers.by_path { n_paths(&graph) } else { 0 };
+            let trained = match paths {
+                0 => vec![graph.clone()],
+                n => (0..n).map(|i| path_graph(&graph, i)).collect(),
+            };
+            for graph in &trained {
+                phases.extend([part("search", graph, waits)?, judged("search", graph, waits)?]);
+                if paths > 0 {
+                    // A new tensor, or a trained one, on its way to its file.
+                    let moved = own_bytes(graph, &site.input)? + 2 * largest_bytes(graph, &site.input)?;
+                    phases.push(Phase::new(
+                        "search",
+                        Peak::default(),
+                        (Use::Weights, moved + frozen + waits),
+                    ));
+                }
+            }
             let seen = Peak::data(CleanStatistics::bytes(&site.input));
             phases.push(Phase::new("search", seen, (Use::Weights, own + frozen + waits)));
             let grown = (own as f64 * self.config.search.max_growth) as usize;

@@ -40,6 +40,9 @@ fn lines(levers: &Levers) -> Vec<String> {
     if levers.infer_batch < Levers::FASTEST.infer_batch {
         lines.push(format!("{} images at a time where nothing is trained", levers.infer_batch));
     }
+    if levers.by_path {
+        lines.push("alternatives are trained one after the other: another search".into());
+    }
     if levers.grouped {
         lines.push("alternatives see channels in groups: another search".into());
     }
@@ -116,6 +119,7 @@ pub fn blocks(limit: Option<usize>, batch: usize, rows: &[BlockPlan]) -> String 
         let levers = plan.levers;
         let pulled = [
             ("mapped", levers.mapped),
+            ("by path", levers.by_path),
             ("grouped", levers.grouped),
             ("stateless", levers.stateless),
             ("streamed", levers.streamed),

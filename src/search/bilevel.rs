@@ -7,11 +7,13 @@
 //! `patience` checks, or the validation loss rises over its best by more than a tenth twice.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
 
 use super::candidate::CleanStatistics;
-use super::discretize::{Choice, discretize};
-use super::space::{Position, Space, relax};
+use super::discretize::{Choice, discretize, worth};
+use super::paths::by_path;
+use super::space::{Space, mixtures, relax};
 use crate::engine::optim::{Optimizer, Rule};
 use crate::error::{Error, Result};
 use crate::fit::train::{Sampler, rate_factor};
@@ -96,47 +98,78 @@ pub fn search(
     rng: &mut Rng,
     progress: &mut dyn FnMut(usize, f64),
 ) -> Result<(Part, Vec<Choice>)> {
-    let Space { graph, params, positions } = relax(site, data.clean, rng)?;
+    let (training, validation) = (Sampler::new(), Sampler::new());
+    let mut search = Search { site, data, config, weights, rng, progress, training, validation };
+    if site.levers.by_path {
+        return by_path(&mut search);
+    }
+    let Space { graph, params, positions } = relax(site, data.clean, search.rng)?;
     let mut part = Part::new(graph, params, site)?;
-    let alphas: BTreeSet<String> = positions.iter().map(|p| format!("{}.alpha", p.mix)).collect();
-    let all = part.trained.clone();
-    let only_weights: BTreeSet<String> = all.difference(&alphas).cloned().collect();
-    let (mut by_weight, mut by_choice) =
-        (Optimizer::owning(site.levers.rule(), &part.params)?, Optimizer::new(Rule::ADAM));
-    let (mut training, mut validation) = (Sampler::new(), Sampler::new());
-    let mut stop = Stop { config, order: Vec::new(), unchanged: 0, best: f64::INFINITY, rises: 0 };
-    for step in 0..config.steps {
-        part.trained.clone_from(&only_weights);
-        let draws = training.draw(data.training, weights.batch, rng);
-        // The fit that follows starts where the search ends, so the rate falls only half way.
-        let factor = rate_factor(step, 2 * config.steps);
-        let rate = |name: &str| {
-            factor * if site.params.find(name).is_some() { weights.rate } else { weights.new_rate }
-        };
-        let loss = part.step(site, (&draws, weights.distill), (&mut by_weight, &rate))?;
-        if !loss.is_finite() {
-            return Err(Error::Diverged { what: format!("the search at {}", site.level), step, loss });
-        }
-        progress(step, loss);
-        if (step + 1) % config.choice_every == 0 {
-            part.trained.clone_from(&alphas);
-            let draws = validation.draw(data.validation, weights.batch, rng);
-            let rate = |_: &str| config.choice_rate;
-            let loss = part.step(site, (&draws, weights.distill), (&mut by_choice, &rate))?;
-            if stop.check(step, &positions, &part, loss)? {
-                break;
+    search.steps(&mut part, 0..config.steps)?;
+    part.set_aside(site, data.folder)?;
+    let worth = worth(site, (&positions, &part), data.validation)?;
+    discretize(site, &positions, (&part, worth), config.max_growth)
+}
+
+/// A search under way.
+pub(super) struct Search<'a> {
+    pub(super) site: &'a Site,
+    pub(super) data: Data<'a>,
+    pub(super) config: &'a Config,
+    weights: &'a fit::Config,
+    pub(super) rng: &'a mut Rng,
+    progress: &'a mut dyn FnMut(usize, f64),
+    training: Sampler,
+    validation: Sampler,
+}
+
+impl Search<'_> {
+    /// Makes the `steps` of all on `part`, or some of them.
+    pub(super) fn steps(&mut self, part: &mut Part, steps: Range<usize>) -> Result<()> {
+        let Self { site, data, config, weights, .. } = *self;
+        let mixtures: Vec<String> = mixtures(&part.graph).map(|node| node.name.clone()).collect();
+        let alphas: BTreeSet<String> = mixtures.iter().map(|mix| format!("{mix}.alpha")).collect();
+        let all = part.trained.clone();
+        let only_weights: BTreeSet<String> = all.difference(&alphas).cloned().collect();
+        let (mut by_weight, mut by_choice) =
+            (Optimizer::owning(site.levers.rule(), &part.params)?, Optimizer::new(Rule::ADAM));
+        let (middle, most) = ((steps.start + steps.end) / 2, config.steps.max(steps.end));
+        let mut stop =
+            Stop { config, mixtures, order: Vec::new(), unchanged: 0, best: f64::INFINITY, rises: 0 };
+        for step in steps {
+            part.trained.clone_from(&only_weights);
+            let draws = self.training.draw(data.training, weights.batch, self.rng);
+            // The fit that follows starts where the search ends, so the rate falls only half way.
+            let factor = rate_factor(step, 2 * most);
+            let rate = |name: &str| {
+                factor * if site.params.find(name).is_some() { weights.rate } else { weights.new_rate }
+            };
+            let loss = part.step(site, (&draws, weights.distill), (&mut by_weight, &rate))?;
+            if !loss.is_finite() {
+                return Err(Error::Diverged { what: format!("the search at {}", site.level), step, loss });
+            }
+            (self.progress)(step, loss);
+            if (step + 1) % config.choice_every == 0 {
+                part.trained.clone_from(&alphas);
+                let draws = self.validation.draw(data.validation, weights.batch, self.rng);
+                let rate = |_: &str| config.choice_rate;
+                let loss = part.step(site, (&draws, weights.distill), (&mut by_choice, &rate))?;
+                // Orders are noise while the gates are still shut.
+                if step >= middle && stop.check(part, loss)? {
+                    break;
+                }
             }
         }
+        part.trained = all;
+        Ok(())
     }
-    part.trained = all;
-    drop((by_weight, by_choice));
-    part.set_aside(site, data.folder)?;
-    discretize(site, &positions, part, data.validation, config.max_growth)
 }
 
 /// The early ends of a search.
 struct Stop<'a> {
     config: &'a Config,
+    /// Names of the mixtures.
+    mixtures: Vec<String>,
     /// Alternatives of each position by falling choice weight.
     order: Vec<Vec<usize>>,
     unchanged: usize,
@@ -145,12 +178,8 @@ struct Stop<'a> {
 }
 
 impl Stop<'_> {
-    fn check(&mut self, step: usize, positions: &[Position], part: &Part, loss: f64) -> Result<bool> {
-        // Orders are noise while the gates are still shut.
-        if step < self.config.steps / 2 {
-            return Ok(false);
-        }
-        let orders = positions.iter().map(|p| order(part, &p.mix)).collect::<Result<Vec<_>>>()?;
+    fn check(&mut self, part: &Part, loss: f64) -> Result<bool> {
+        let orders = self.mixtures.iter().map(|mix| order(part, mix)).collect::<Result<Vec<_>>>()?;
         self.unchanged = if orders == self.order { self.unchanged + 1 } else { 0 };
         self.order = orders;
         self.rises = if loss > self.best * 1.1 { self.rises + 1 } else { 0 };

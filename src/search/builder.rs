@@ -1,6 +1,7 @@
 //! How alternatives are put together: nodes, and tensors for them.
 
 use std::iter::repeat_n;
+use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
@@ -15,6 +16,8 @@ pub(super) struct Builder<'a> {
     pub(super) params: Params,
     /// Draws new weights; without it the graph is made and its tensors are not.
     pub(super) rng: Option<&'a mut Rng>,
+    /// Where new tensors are kept, each in an unnamed file; without it they are on the heap.
+    pub(super) folder: Option<&'a Path>,
     /// Most groups of the channels that a dense convolution sees.
     pub(super) groups: usize,
 }
@@ -36,7 +39,8 @@ impl Builder<'_> {
         let mut all = Vec::with_capacity(shape.iter().product());
         all.extend(values);
         let tensor = Tensor::from_vec(all, shape, &Device::Cpu).during("making new weights")?;
-        self.params.insert(name, tensor);
+        let tensor = Params::from_iter([(name.to_owned(), tensor)]);
+        self.params.extend(&self.folder.map_or(Ok(tensor.clone()), |folder| tensor.spooled(folder))?);
         Ok(())
     }
 

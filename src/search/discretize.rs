@@ -30,36 +30,50 @@ pub struct Choice {
     pub worth: Vec<(String, f64)>,
 }
 
-/// Decides every position of `space`, whose trained mixture is `part`.
+/// Names of alternatives, and by how much the loss on held-back images rises without each.
+pub(super) type Worth = Vec<(String, f64)>;
+
+/// What each alternative at each position of the trained mixture `part` is worth.
 ///
 /// # Errors
 ///
 /// [`crate::Error::File`] when the cache cannot be read, [`crate::Error::Tensor`] when the
 /// device refuses.
-pub fn discretize(
+pub(super) fn worth(
+    site: &Site,
+    (positions, part): (&[Position], &Part),
+    validation: Sets,
+) -> Result<Vec<Worth>> {
+    let loss = |part: &Part| Ok::<_, Error>(HeldBack::measure(site, part, validation)?.loss());
+    let whole = loss(part)?;
+    let of = |alternative: &Alternative| {
+        let mut without = part.clone();
+        without.params = closed(&part.params, alternative)?;
+        Ok((alternative.name.clone(), loss(&without)? - whole))
+    };
+    positions.iter().map(|position| position.alternatives.iter().map(of).collect()).collect()
+}
+
+/// Decides every position by the `worth` of its alternatives in the trained mixture `part`.
+///
+/// # Errors
+///
+/// [`crate::Error::Graph`] when the part is not sound, [`crate::Error::Tensor`] when the device refuses.
+pub(super) fn discretize(
     site: &Site,
     positions: &[Position],
-    part: Part,
-    validation: Sets,
+    (part, worth): (&Part, Vec<Worth>),
     max_growth: f64,
 ) -> Result<(Part, Vec<Choice>)> {
-    let loss = |part: &Part| Ok::<_, Error>(HeldBack::measure(site, part, validation)?.loss());
-    let whole = loss(&part)?;
-    let mut choices = Vec::new();
-    for position in positions {
-        let weights = probabilities(&part, &position.mix)?;
-        let mut worth = Vec::new();
-        for alternative in &position.alternatives {
-            let mut without = part.clone();
-            without.params = closed(&part.params, alternative)?;
-            worth.push((alternative.name.clone(), loss(&without)? - whole));
-        }
-        choices.push(Choice { position: position.name.clone(), chosen: best(&worth), weights, worth });
-    }
+    let choice = |(position, worth): (&Position, Worth)| {
+        let weights = probabilities(part, &position.mix)?;
+        Ok(Choice { position: position.name.clone(), chosen: best(&worth), weights, worth })
+    };
+    let mut choices = positions.iter().zip(worth).map(choice).collect::<Result<Vec<_>>>()?;
     let old = site.graph.cost(&site.input)?;
     let limit = |n: u64| (n as f64 * max_growth).ceil() as u64;
     loop {
-        let chosen = rewrite(site, positions, &part, &choices)?;
+        let chosen = rewrite(site, positions, part, &choices)?;
         let new = chosen.graph.cost(&site.input)?;
         if new.params <= limit(old.params) && new.macs <= limit(old.macs) {
             return Ok((chosen, choices));

@@ -4,6 +4,7 @@
 //! alternatives that all start as it, so the relaxed part starts as the deployed one, exactly.
 //! [`bilevel`] trains weights on training batches and choice weights on validation batches.
 //! [`discretize`] keeps at each position the alternative whose removal hurts most, or none.
+//! [`paths`] does so with a part of the alternatives at a time, where memory is short.
 //! [`genotype`] says in a few words what was chosen.
 
 pub mod bilevel;
@@ -11,6 +12,7 @@ mod builder;
 pub mod candidate;
 pub mod discretize;
 pub mod genotype;
+pub mod paths;
 pub mod space;
 
 pub use bilevel::{Config, search};

@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::iter::repeat_n;
+use std::path::Path;
 
 use super::builder::Builder;
 use super::candidate::{CleanStatistics, ConvCandidate, InputCandidate};
@@ -61,7 +62,17 @@ pub struct Space {
 ///
 /// [`crate::Error::Graph`] when the part is not sound.
 pub fn relax(site: &Site, clean: &CleanStatistics, rng: &mut Rng) -> Result<Space> {
-    relaxed(site, clean, Some(rng))
+    relaxed(site, clean, (Some(rng), None))
+}
+
+/// As [`relax`], with each new tensor in an unnamed file in `folder` as soon as it is drawn.
+pub(super) fn relax_into(
+    folder: &Path,
+    site: &Site,
+    clean: &CleanStatistics,
+    rng: &mut Rng,
+) -> Result<Space> {
+    relaxed(site, clean, (Some(rng), Some(folder)))
 }
 
 /// The graph of [`relax`], without its tensors: what the memory planner asks about.
@@ -70,7 +81,16 @@ pub fn relax(site: &Site, clean: &CleanStatistics, rng: &mut Rng) -> Result<Spac
 ///
 /// As [`relax`].
 pub fn relaxed_graph(site: &Site) -> Result<Graph> {
-    Ok(relaxed(site, &unmeasured(site), None)?.graph)
+    Ok(relaxed(site, &unmeasured(site), (None, None))?.graph)
+}
+
+/// The nodes of `graph` that mix, where there is a choice.
+pub(super) fn mixtures(graph: &Graph) -> impl Iterator<Item = &Node> {
+    graph.nodes.iter().filter(|node| is_choice(node))
+}
+
+pub(super) fn is_choice(node: &Node) -> bool {
+    node.op == Op::Mix && node.inputs.len() > 1
 }
 
 /// Statistics of the right length.
@@ -85,9 +105,13 @@ fn unmeasured(site: &Site) -> CleanStatistics {
     }
 }
 
-fn relaxed(site: &Site, clean: &CleanStatistics, rng: Option<&mut Rng>) -> Result<Space> {
+fn relaxed(
+    site: &Site,
+    clean: &CleanStatistics,
+    (rng, folder): (Option<&mut Rng>, Option<&Path>),
+) -> Result<Space> {
     let shapes = site.graph.shapes(&site.input)?;
-    let builder = builder(site, rng);
+    let builder = Builder { folder, ..builder(site, rng) };
     let mut relaxing = Relaxing { builder, positions: Vec::new(), of: Vec::new() };
     let input = relaxing.input(&prefix(site), clean, site.input.len() == 3)?;
     relaxing.of.push(input);
@@ -152,7 +176,7 @@ const GROUPS: usize = 16;
 
 fn builder<'a>(site: &Site, rng: Option<&'a mut Rng>) -> Builder<'a> {
     let groups = if site.levers.grouped { GROUPS } else { 1 };
-    Builder { graph: Graph::default(), params: site.params.clone(), rng, groups }
+    Builder { graph: Graph::default(), params: site.params.clone(), rng, folder: None, groups }
 }
 
 /// What a trial repair stands behind.

@@ -56,8 +56,9 @@ fn a_patch_has_the_same_bytes_whatever_is_computed_again_or_left_in_files() {
             assert!(patch(&model, inputs, levers) == fastest, "{levers:?}");
         }
     }
-    // The check can fail: another rule of change gives another patch.
+    // The check can fail: another rule of change gives another patch, and so does another search.
     assert!(patch(&model, inputs, Levers { stateless: true, ..Levers::FASTEST }) != fastest);
+    assert!(patch(&model, inputs, Levers { by_path: true, ..Levers::FASTEST }) != fastest);
 }
 
 #[test]
