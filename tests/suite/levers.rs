@@ -35,8 +35,8 @@ fn short() -> Config {
 }
 
 /// The patch of a short repair under `levers`.
-fn patch(model: &Model, inputs: Inputs, levers: Levers) -> Vec<u8> {
-    let config = short();
+fn patch(model: &Model, inputs: Inputs, (features, levers): (Precision, Levers)) -> Vec<u8> {
+    let config = Config { features, ..short() };
     let mut plan = plan(model, &config, Counts::of(&inputs)).unwrap();
     plan.levers = levers;
     repair_as_planned(model, inputs, (&config, &plan), &mut |_, _, _| {}).unwrap().patch.to_vec()
@@ -49,16 +49,27 @@ fn a_patch_has_the_same_bytes_whatever_is_computed_again_or_left_in_files() {
     let [failures, replay] = [labelled(&network, 20, false), labelled(&network, 40, true)];
     let folder = std::env::temp_dir();
     let inputs = Inputs { failures: &failures, replay: &replay, guard: None, folder: &folder };
-    let fastest = patch(&model, inputs, Levers::FASTEST);
-    for depth in [Depth::Nothing, Depth::Mixtures, Depth::Segments] {
-        for mapped in [false, true] {
-            let levers = Levers { depth, mapped, ..Levers::FASTEST };
-            assert!(patch(&model, inputs, levers) == fastest, "{levers:?}");
+    let [halves, singles] = [Precision::F16, Precision::F32].map(|features| {
+        let fastest = patch(&model, inputs, (features, Levers::FASTEST));
+        for depth in [Depth::Nothing, Depth::Mixtures, Depth::Segments] {
+            for mapped in [false, true] {
+                let levers = Levers { depth, mapped, ..Levers::FASTEST };
+                assert!(patch(&model, inputs, (features, levers)) == fastest, "{features}, {levers:?}");
+            }
         }
+        fastest
+    });
+    // The check can fail: features of half precision give another patch, and so do levers that change
+    // the training or the search.
+    assert!(halves != singles);
+    for other in [
+        Levers { by_path: true, ..Levers::FASTEST },
+        Levers { grouped: true, ..Levers::FASTEST },
+        Levers { stateless: true, ..Levers::FASTEST },
+        Levers { micro_batch: 2, streamed: true, ..Levers::FASTEST },
+    ] {
+        assert!(patch(&model, inputs, (Precision::F16, other)) != halves, "{other:?}");
     }
-    // The check can fail: another rule of change gives another patch, and so does another search.
-    assert!(patch(&model, inputs, Levers { stateless: true, ..Levers::FASTEST }) != fastest);
-    assert!(patch(&model, inputs, Levers { by_path: true, ..Levers::FASTEST }) != fastest);
 }
 
 #[test]

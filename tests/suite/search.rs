@@ -1,11 +1,16 @@
 //! A relaxed part starts as the deployed one, and keeps its shapes.
 
+use std::collections::BTreeSet;
+
 use archrepair::engine::infer::infer;
 use archrepair::fit::samples::Store;
 use archrepair::fit::{Level, Samples, Site};
+use archrepair::graph::Graph;
+use archrepair::graph::op::Op;
 use archrepair::memory::cache::Precision;
 use archrepair::rng::Rng;
 use archrepair::search::candidate::CleanStatistics;
+use archrepair::search::paths::{n_paths, path_graph};
 use archrepair::search::space::{relax, relaxed_graph, trial, trial_graph};
 
 use crate::determinism::noise;
@@ -32,5 +37,29 @@ fn every_relaxed_block_starts_as_the_deployed_one() {
         let short = trial(&site, &clean, &mut Rng::new(1)).unwrap();
         assert_close(&block.name, &infer(&short.graph, &short.params, &x).unwrap(), &want, CLOSE);
         assert_eq!(trial_graph(&site).unwrap(), short.graph);
+    }
+}
+
+#[test]
+fn paths_have_one_alternative_each_and_all_of_them_together() {
+    let deployed = open_network("resnet18_cifar", [28, 28]);
+    for block in ["layer1.0", "layer2.0"] {
+        let site = Site::new(&deployed, Level::Block(block.into())).unwrap();
+        let whole = relaxed_graph(&site).unwrap();
+        let names = |graph: &Graph| -> BTreeSet<String> {
+            graph.params(&site.input).unwrap().into_iter().map(|p| p.name).collect()
+        };
+        let n = n_paths(&whole);
+        // Nine alternatives to a convolution that keeps its shape; skipping is none to another.
+        assert_eq!(n, 9, "{block}");
+        let mut together = BTreeSet::new();
+        for i in 0..n {
+            let path = path_graph(&whole, i);
+            let mixtures = path.nodes.iter().filter(|node| node.op == Op::Mix);
+            assert!(mixtures.map(|mix| mix.inputs.len()).all(|inputs| inputs == 2));
+            assert!(path.params(&site.input).unwrap().len() < names(&whole).len());
+            together.extend(names(&path));
+        }
+        assert_eq!(together, names(&whole));
     }
 }
