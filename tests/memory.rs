@@ -55,6 +55,7 @@ fn main() {
     inference::calls_from_outside_of_the_pool_fill_its_queue_alone();
     repairs::a_transfer_holds_what_was_said();
     repairs::more_replay_takes_no_more_memory();
+    repairs::views_take_what_was_said();
     repairs::a_repair_holds_what_was_said();
     // Last, since they leave threads behind that end when they like.
     let pools = scratch::pools();

@@ -65,6 +65,9 @@ struct How {
     /// How features of the frozen part are kept in their file: f16, or f32 as they were computed
     #[arg(long, default_value = "f16", value_name = "PRECISION")]
     features: String,
+    /// Views of each image that is trained on: as it is, and N - 1 times shifted by a few pixels
+    #[arg(long, default_value_t = Config::default().views, value_name = "N")]
+    views: usize,
     /// Learning rate of the deployed weights [default: 0.004 at a block, 0.005 at the last layer,
     /// 0.0001 in the whole network]
     #[arg(long)]
@@ -155,6 +158,7 @@ impl Repair {
             fit: fit::Config { steps, rate, distill, ..fit::Config::default() },
             gate: self.guard.gate(),
             features: self.how.features.parse()?,
+            views: self.how.views,
             memory: self.how.memory,
             seed: global.seed,
         })

@@ -1,6 +1,9 @@
 //! Small random changes that keep an image's class: shifts and mirror images.
 
+use std::path::Path;
+
 use super::Images;
+use crate::error::Result;
 use crate::rng::Rng;
 
 /// Which images are mirrored.
@@ -30,24 +33,57 @@ pub struct Augment {
     pub fill: u8,
 }
 
+/// Bytes of a buffered writer.
+const BUFFER: usize = 8 << 10;
+
 impl Augment {
     /// The images, each shifted and mirrored by its own draws from `seed` and its index.
     #[must_use]
     pub fn apply(&self, images: &Images, seed: u64) -> Images {
         let [_, h, w] = images.shape();
-        images.map(|i, from, to| {
-            let mut rng = Rng::stream(seed, i as u64);
-            // A shift by a whole side and one by more are the same picture.
-            let down = draw_shift(self.shift.min(h), &mut rng);
-            let right = draw_shift(self.shift.min(w), &mut rng);
-            let mirrored = self.flip == Flip::Half && rng.below(2) == 1;
-            for (to, from) in to.chunks_exact_mut(h * w).zip(from.chunks_exact(h * w)) {
-                shift(from, to, [down, right], [h, w], self.fill);
-                if mirrored {
-                    to.chunks_exact_mut(w).for_each(<[u8]>::reverse);
-                }
+        images.map(|i, from, to| self.change(Rng::stream(seed, i as u64), [h, w], from, to))
+    }
+
+    /// `n` views of each image, in an unnamed file in `folder`: first all images as they are, then
+    /// all of them changed by draws from `seed`, and so on. With one view the images stay where they
+    /// are.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::File`] when the folder cannot be written.
+    pub fn views(&self, images: &Images, n: usize, (folder, seed): (&Path, u64)) -> Result<Images> {
+        if n <= 1 {
+            return Ok(images.clone());
+        }
+        let [_, h, w] = images.shape();
+        let all: Vec<usize> = (0..n).flat_map(|_| 0..images.len()).collect();
+        images.subset(&all).map_spooled(folder, |i, from, to| {
+            if i < images.len() {
+                to.copy_from_slice(from);
+            } else {
+                self.change(Rng::stream(seed, i as u64), [h, w], from, to);
             }
         })
+    }
+
+    /// Bytes of pixels that [`Augment::views`] of images of this shape has on the heap.
+    #[must_use]
+    pub fn bytes(shape: [usize; 3]) -> usize {
+        let size = shape.iter().product();
+        super::map::together(size) * size + BUFFER
+    }
+
+    fn change(&self, mut rng: Rng, [h, w]: [usize; 2], from: &[u8], to: &mut [u8]) {
+        // A shift by a whole side and one by more are the same picture.
+        let down = draw_shift(self.shift.min(h), &mut rng);
+        let right = draw_shift(self.shift.min(w), &mut rng);
+        let mirrored = self.flip == Flip::Half && rng.below(2) == 1;
+        for (to, from) in to.chunks_exact_mut(h * w).zip(from.chunks_exact(h * w)) {
+            shift(from, to, [down, right], [h, w], self.fill);
+            if mirrored {
+                to.chunks_exact_mut(w).for_each(<[u8]>::reverse);
+            }
+        }
     }
 }
 
@@ -84,6 +120,20 @@ mod tests {
         assert_eq!(to, [9, 9, 9, 2, 3, 9]);
         shift(&[1, 2, 3, 4, 5, 6], &mut to, [0, 3], [2, 3], 9);
         assert_eq!(to, [9; 6]);
+    }
+
+    #[test]
+    fn views_are_the_images_and_then_changes_of_them() {
+        let augment = Augment { shift: 1, ..Augment::default() };
+        let images = counting(50);
+        let views = |n| augment.views(&images, n, (&std::env::temp_dir(), 4)).unwrap();
+        assert_eq!(views(1), images);
+        let three = views(3);
+        assert_eq!((three.len(), three.labels().len()), (150, 150));
+        assert!((0..50).all(|i| three.image(i) == images.image(i)));
+        assert!((50..150).any(|i| three.image(i) != images.image(0)));
+        let [second, third] = [1, 2].map(|v| three.subset(&(50 * v..50 * v + 50).collect::<Vec<_>>()));
+        assert_ne!(second.pixels(), third.pixels());
     }
 
     #[test]

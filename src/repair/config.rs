@@ -63,7 +63,7 @@ impl FromStr for Target {
 }
 
 /// Everything that can be set about a repair.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where.
     pub target: Target,
@@ -79,10 +79,30 @@ pub struct Config {
     pub gate: Gate,
     /// How the features of the frozen part are kept in their file.
     pub features: Precision,
+    /// Views of each image that is trained on, 1 at least: as it is, and shifted by up to a fourteenth
+    /// of its side.
+    pub views: usize,
     /// Most bytes that the engine may allocate; `None` for no limit.
     pub memory: Option<usize>,
     /// Starts every random draw.
     pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            target: Target::default(),
+            method: Method::default(),
+            localize: localize::Config::default(),
+            search: search::Config::default(),
+            fit: fit::Config::default(),
+            gate: Gate::default(),
+            features: Precision::default(),
+            views: 1,
+            memory: None,
+            seed: 0,
+        }
+    }
 }
 
 impl Config {
@@ -95,6 +115,9 @@ impl Config {
         self.fit.check()?;
         self.search.check()?;
         self.gate.check()?;
+        if self.views == 0 {
+            return Err(Error::Config { field: "views", got: "0".into(), want: "at least 1".into() });
+        }
         if self.method == Method::Search && self.search.steps >= self.fit.steps {
             let want = format!("more than the {} steps of the search", self.search.steps);
             return Err(Error::Config { field: "steps", got: self.fit.steps.to_string(), want });

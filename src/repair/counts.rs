@@ -20,6 +20,9 @@ pub struct Counts {
 /// is in, and its turn.
 const IMAGE_BYTES: usize = 40;
 
+/// Bytes that lists keep for each view: its label, and in turn its image's and its own place.
+const VIEW_BYTES: usize = 28;
+
 /// Bytes that lists keep for each image that the gate sees: its label and two answers.
 const JUDGED_BYTES: usize = 48;
 
@@ -66,6 +69,13 @@ impl Counts {
         let [failures, replay] = self.trained();
         let batches = batch_norm::Batches::new(failures, replay, infer_batch);
         batches.largest()
+    }
+
+    /// Bytes of the lists of `views` views of each image that is trained on.
+    pub(super) fn view_bytes(self, views: usize) -> usize {
+        let [failures, replay] = self.trained();
+        // Replay is there a second time, as the field would show it.
+        (views - 1) * (failures + 2 * replay) * VIEW_BYTES
     }
 
     /// Bytes of the lists of all sets.

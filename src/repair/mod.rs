@@ -15,6 +15,7 @@
 //! Reading order: [`pipeline`], [`gate`], [`sets`], [`plan`](mod@plan).
 
 pub mod batch_norm;
+mod bytes;
 pub mod config;
 pub mod counts;
 mod finish;

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use super::bytes::{folded_bytes, largest_bytes};
 use super::counts::Counts;
+use crate::data::augment::Augment;
 use crate::data::transfer::Transfer;
 use crate::engine::checkpoint::cut;
 use crate::engine::grad::{Norms, Recompute, Wanted};
@@ -12,7 +14,7 @@ use crate::error::Result;
 use crate::eval::Deployed;
 use crate::fit::Site;
 use crate::graph::lower::{Lowered, lower};
-use crate::graph::op::{Op, elements};
+use crate::graph::op::elements;
 use crate::graph::{Graph, Params};
 use crate::localize::neurons;
 use crate::memory::Use;
@@ -76,6 +78,10 @@ impl<'a> Whole<'a> {
         4 * elements(&self.input)
     }
 
+    fn image_shape(&self) -> [usize; 3] {
+        [0, 1, 2].map(|i| self.input.get(i).copied().unwrap_or(1))
+    }
+
     /// Images that run together of a set of `n`.
     fn batch(&self, n: usize) -> usize {
         self.base.levers.infer_batch.min(n).max(1)
@@ -96,9 +102,8 @@ impl<'a> Whole<'a> {
         let batch = self.counts.re_estimated(self.base.levers.infer_batch).iter().sum();
         let joined = (Use::Data, batch * self.image_bytes());
         let re_estimated = Phase::new("prepare", self.run(&self.unfolded(), &self.input, batch)?, joined);
-        let [c, h, w] = [0, 1, 2].map(|i| self.input.get(i).copied().unwrap_or(1));
-        let spectra =
-            Phase::new("prepare", Peak::default(), (Use::Data, Transfer::bytes([c, h, w], self.threads)));
+        let transfer = Transfer::bytes(self.image_shape(), self.threads);
+        let spectra = Phase::new("prepare", Peak::data(transfer), (Use::Data, 0));
         let mut phase = larger(larger(answers, re_estimated), spectra);
         phase.add(self.lists(2));
         Ok(phase)
@@ -138,8 +143,8 @@ impl<'a> Whole<'a> {
         Ok(phase)
     }
 
-    /// Running the prefix, and asking the deployed network.
-    pub(super) fn features(&self, site: &Site) -> Result<Phase> {
+    /// Making views of images, running the prefix, and asking the deployed network.
+    pub(super) fn features(&self, site: &Site, views: usize) -> Result<Phase> {
         let batch = self.batch(self.counts.most_cached());
         let deployed = lower(&site.graph, &site.params)?;
         let folded = [&site.prefix, &deployed, &site.suffix].map(folded_bytes).iter().sum();
@@ -157,6 +162,12 @@ impl<'a> Whole<'a> {
                 phase
             }),
         );
+        if views > 1 {
+            phase = larger(
+                phase,
+                Phase::new("features", Peak::data(Augment::bytes(self.image_shape())), weights),
+            );
+        }
         phase.add(self.lists(2));
         Ok(phase)
     }
@@ -255,38 +266,4 @@ impl Phase {
 
 fn larger(a: Phase, b: Phase) -> Phase {
     if a.bytes >= b.bytes { a } else { b }
-}
-
-/// Bytes of all tensors of `graph` in `f32`.
-pub(super) fn own_bytes(graph: &Graph, input: &[usize]) -> Result<usize> {
-    Ok(graph.params(input)?.iter().map(|p| 4 * elements(&p.param.shape)).sum())
-}
-
-/// Bytes of values that a search can add to what is alive in `graph`, for each image: the output of
-/// an alternative and one inside of it.
-pub(super) fn added_bytes(graph: &Graph, input: &[usize]) -> Result<usize> {
-    let most = graph.shapes(input)?.iter().map(|shape| elements(shape)).max();
-    Ok(2 * 4 * most.unwrap_or(0))
-}
-
-/// Bytes of the largest tensor of `graph` in `f32`.
-pub(super) fn largest_bytes(graph: &Graph, input: &[usize]) -> Result<usize> {
-    Ok(graph.params(input)?.iter().map(|p| 4 * elements(&p.param.shape)).max().unwrap_or(0))
-}
-
-/// Bytes of the convolutions of `graph`, with a bias each.
-pub(super) fn convolution_bytes(graph: &Graph, input: &[usize]) -> Result<usize> {
-    let shapes = graph.shapes(input)?;
-    let bytes = |node: &crate::graph::Node| match &node.op {
-        Op::Conv2d(conv) => 4 * (elements(&conv.weight_shape(shapes[node.inputs[0]][0])) + conv.outputs),
-        _ => 0,
-    };
-    Ok(graph.nodes.iter().map(bytes).sum())
-}
-
-/// Bytes of the convolutions that folding copies.
-pub(super) fn folded_bytes(lowered: &Lowered) -> usize {
-    let convs = lowered.graph.nodes.iter().filter(|node| matches!(node.op, Op::Conv2d(_)));
-    let bytes = |name: &str| lowered.params.shape(name).map_or(0, |shape| 4 * elements(shape));
-    convs.map(|node| ["weight", "bias"].map(|suffix| bytes(&node.param(suffix))).iter().sum::<usize>()).sum()
 }

@@ -173,7 +173,7 @@ impl Repair<'_> {
     fn train(&self, start: &Deployed, level: &Level, progress: Progress) -> Result<(Deployed, Vec<Choice>)> {
         progress(Stage::Features, &level.to_string(), 0);
         let site = Site::new(start, level.clone())?;
-        let sets = Cached::new(&site, &self.split, (&start.normalize()?, self.store()))?;
+        let sets = Cached::new(&site, &self.split, self.config, (&start.normalize()?, self.store()))?;
         progress(Stage::Fit, &level.to_string(), 0);
         let as_deployed = Part::new(site.graph.clone(), site.params.clone(), &site)?;
         let mut weights = self.fit(&site, as_deployed, sets.training(), (self.config.fit.steps, progress))?;

@@ -6,10 +6,11 @@
 
 use serde::Serialize;
 
+use super::bytes::{added_bytes, convolution_bytes, folded_bytes, largest_bytes, own_bytes};
 use super::config::{Config, Method, Target};
 use super::counts::Counts;
 use super::patching::deploy_mapped;
-use super::phases::{Phase, Whole, added_bytes, convolution_bytes, folded_bytes, largest_bytes, own_bytes};
+use super::phases::{Phase, Whole};
 use super::settings::{INFER_BATCHES, depths, micro_batches, settings, time_factor};
 use crate::error::{Error, Result};
 use crate::eval::Deployed;
@@ -200,7 +201,7 @@ impl<'a> Planner<'a> {
         let frozen = network.if_resident(folded_bytes(&site.prefix) + folded_bytes(&site.suffix));
         let own = own_bytes(&site.graph, &site.input)?;
         let mut phases = Vec::new();
-        let mut features = network.features(site)?;
+        let mut features = network.features(site, self.config.views)?;
         let batch = self.config.fit.batch;
         let part = |name, graph: &Graph, beside| {
             let beside = own_bytes(graph, &site.input)? + frozen + beside;
@@ -262,6 +263,7 @@ impl<'a> Planner<'a> {
     /// Weights and lists of images that are there all the time.
     fn at_rest(&self, network: &Whole) -> Result<(Use, usize)> {
         let weights = network.if_resident(own_bytes(&network.graph, &network.input)?);
-        Ok((Use::Weights, weights + self.counts.list_bytes()))
+        let lists = self.counts.list_bytes() + self.counts.view_bytes(self.config.views);
+        Ok((Use::Weights, weights + lists))
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use super::Config;
+use crate::data::augment::Augment;
 use crate::data::split::split;
 use crate::data::transfer::Transfer;
 use crate::data::{Images, Normalize};
@@ -62,6 +64,9 @@ impl Split {
 /// Share of failures and of replay that is held back, and most images of replay.
 const HELD: f64 = 0.2;
 pub(super) const MOST_HELD_REPLAY: usize = 400;
+
+/// A view is shifted by at most one pixel for so many of the smaller side.
+const SHIFT: usize = 14;
 
 /// Checks the sets against the network and splits them.
 ///
@@ -124,12 +129,21 @@ pub(super) struct Cached {
 }
 
 impl Cached {
-    pub(super) fn new(site: &Site, split: &Split, (normalize, store): (&Normalize, Store)) -> Result<Self> {
-        let samples = |images| Samples::new(site, images, normalize, store);
+    /// Runs what stands before `site`; what is trained on comes in several views if `config` says so.
+    pub(super) fn new(
+        site: &Site,
+        split: &Split,
+        config: &Config,
+        (normalize, store): (&Normalize, Store),
+    ) -> Result<Self> {
+        let [_, h, w] = split.replay.shape();
+        let augment = Augment { shift: h.min(w) / SHIFT, ..Augment::default() };
+        let views = |images| augment.views(images, config.views, (store.folder, config.seed));
+        let samples = |images: &Images| Samples::new(site, images, normalize, store);
         Ok(Self {
-            failures: samples(&split.failures)?,
-            surrogates: samples(&split.surrogates)?,
-            replay: Samples::taught(site, &split.replay, normalize, store)?,
+            failures: samples(&views(&split.failures)?)?,
+            surrogates: samples(&views(&split.surrogates)?)?,
+            replay: Samples::taught(site, &views(&split.replay)?, normalize, store)?,
             held_failures: samples(&split.held_failures)?,
             held_surrogates: samples(&split.held_surrogates)?,
             held_replay: Samples::taught(site, &split.held_replay, normalize, store)?,

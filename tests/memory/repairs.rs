@@ -131,3 +131,17 @@ pub(crate) fn more_replay_takes_no_more_memory() {
     });
     assert!(many as f64 <= 1.05 * few as f64, "{few} bytes with 400 images, {many} with 4000");
 }
+
+/// Views of images lie in files as the images do.
+pub(crate) fn views_take_what_was_said() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/resnet18_cifar.safetensors");
+    let model = Model::open(&path, &Overrides::default()).unwrap();
+    let (failures, replay) = (labelled(&model, 50, false), labelled(&model, 1000, true));
+    let folder = std::env::temp_dir();
+    let inputs = Inputs { failures: &failures, replay: &replay, guard: None, folder: &folder };
+    for views in [1, 8] {
+        let config = Config { views, ..short("layer3.0", Method::Search, 32) };
+        let (plan, peak) = said_and_measured(&model, inputs, &config);
+        assert!((peak..=peak * 21 / 20).contains(&plan.peak), "{views} views: {peak} bytes, {plan:?}");
+    }
+}
