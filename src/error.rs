@@ -163,6 +163,14 @@ pub enum Error {
         /// Images in the set.
         n: usize,
     },
+    /// Measured runs did not keep to their plan.
+    #[error("{runs} of {all} runs took more memory than planned or did not come to an end; see the table")]
+    Overrun {
+        /// Those runs.
+        runs: usize,
+        /// All that were made.
+        all: usize,
+    },
     /// A tensor is present but its shape is not the architecture's.
     #[error("tensor `{name}` in {path} has shape {got:?}, expected {want:?}")]
     Shape {
@@ -239,6 +247,7 @@ impl Error {
             Self::Version { .. } => 28,
             Self::Memory { .. } => 29,
             Self::Limit { .. } => 30,
+            Self::Overrun { .. } => 31,
         }
     }
 

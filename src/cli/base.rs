@@ -1,5 +1,6 @@
 //! The model, the patch and the images that subcommands are given.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -37,6 +38,15 @@ impl Base {
     pub(super) fn open(&self) -> Result<Model> {
         let size = self.size.as_deref().map(sides).transpose()?;
         Model::open(&self.model, &Overrides { mean: self.mean.clone(), std: self.std.clone(), size })
+    }
+
+    /// What the user typed, for another process; the model stands last.
+    pub(super) fn arguments(&self) -> Vec<OsString> {
+        let list = |values: &[f32]| values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let [mean, std] = [&self.mean, &self.std].map(|values| values.as_deref().map(list));
+        let flags = [("--mean", mean), ("--std", std), ("--size", self.size.clone())];
+        let given = flags.into_iter().filter_map(|(flag, value)| Some(format!("{flag}={}", value?).into()));
+        given.chain(["--".into(), self.model.clone().into()]).collect()
     }
 
     /// Opens the model, and the patch if there is one.
@@ -173,6 +183,13 @@ mod tests {
         for wrong in ["", "0", "3x", "28x28x28", "99999999"] {
             assert_eq!(sides(wrong).unwrap_err().code(), 10);
         }
+    }
+
+    #[test]
+    fn arguments_are_what_was_typed() {
+        let base =
+            Base { model: "-m".into(), mean: Some(vec![-0.5, 0.25]), std: None, size: Some("28".into()) };
+        assert_eq!(base.arguments(), ["--mean=-0.5,0.25", "--size=28", "--", "-m"]);
     }
 
     #[test]

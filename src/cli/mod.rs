@@ -5,6 +5,7 @@
 //! 3 a repair that the gate refused, 10 and above [`crate::Error::code`].
 
 mod base;
+mod bench;
 mod console;
 mod demo;
 mod eval;
@@ -67,6 +68,13 @@ pub struct Global {
     device: DeviceChoice,
 }
 
+impl Global {
+    /// What measured runs of this program must be given too.
+    fn arguments(&self) -> [String; 2] {
+        [format!("--seed={}", self.seed), format!("--threads={}", self.threads)]
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     // In the order in which a newcomer meets them.
@@ -79,6 +87,7 @@ enum Command {
     Verify(verify::Verify),
     Export(export::Export),
     Train(train::Train),
+    Bench(bench::Bench),
 }
 
 /// Runs the subcommand and returns the exit status; an error is printed as a chain of causes.
@@ -109,6 +118,7 @@ fn dispatch(cli: &Cli, console: &Console) -> Result<u8> {
         want: format!("a number of threads this system starts ({error})"),
     })?;
     pool.install(|| match &cli.command {
+        Command::Bench(bench) => bench.run(&cli.global, console),
         Command::Demo(demo) => demo.run(&cli.global, console),
         Command::Eval(eval) => eval.run(&cli.global, console),
         Command::Export(export) => export.run(console),

@@ -120,6 +120,16 @@ impl Runner {
         Session::new(self, shape, batch)
     }
 
+    /// Bytes that such a session holds on the CPU, known before there is one. What matrix products
+    /// keep for each thread is not counted.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Graph`] when the network does not take this shape.
+    pub fn session_bytes(&self, shape: [usize; 3], batch: usize) -> Result<usize> {
+        Ok(Session::layout(self, shape, batch)?.bytes())
+    }
+
     /// Logits `[n, classes]` of a set on the CPU, a batch at a time.
     ///
     /// # Errors

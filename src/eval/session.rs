@@ -7,6 +7,7 @@ use crate::data::{Images, shape_text};
 use crate::engine::executor::Executor;
 use crate::engine::layout::Layout;
 use crate::error::{During, Error, Result};
+use crate::graph::lower::Lowered;
 
 /// Runs batches of images of one shape.
 ///
@@ -28,13 +29,17 @@ enum Memory<'a> {
 
 impl<'a> Session<'a> {
     pub(super) fn new(runner: &'a Runner, shape: [usize; 3], batch: usize) -> Result<Self> {
-        let lowered = &runner.lowered;
-        if !lowered.params.device().is_cpu() {
+        if !runner.lowered.params.device().is_cpu() {
             return Ok(Self { runner, shape, memory: Memory::Tensors(Vec::new()) });
         }
-        let threads = rayon::current_num_threads();
-        let layout = Layout::new((&lowered.graph, &lowered.params), (&shape, batch), threads)?;
+        let layout = Self::layout(runner, shape, batch)?;
         Ok(Self { runner, shape, memory: Memory::Planned(layout.executor()?) })
+    }
+
+    /// Where everything lies on the CPU.
+    pub(super) fn layout(runner: &Runner, shape: [usize; 3], batch: usize) -> Result<Layout<'_>> {
+        let Lowered { graph, params } = &runner.lowered;
+        Layout::new((graph, params), (&shape, batch), rayon::current_num_threads())
     }
 
     /// Logits of the images at `indices`, `classes` numbers an image.

@@ -4,6 +4,7 @@
 //! Nothing here computes or prints.
 
 pub mod evaluation;
+pub mod footprint;
 pub mod inspection;
 pub mod outcome;
 pub mod plan;

@@ -46,6 +46,12 @@ pub fn parse_bytes(text: &str) -> Result<usize, String> {
     }
 }
 
+/// A time: `12.3 ms`, `4.5 s`.
+#[must_use]
+pub fn seconds(seconds: f64) -> String {
+    if seconds < 0.9995 { format!("{:.1} ms", 1e3 * seconds) } else { format!("{seconds:.1} s") }
+}
+
 /// A count with its thousands apart: `11,689,512`.
 #[must_use]
 pub fn count(n: u64) -> String {
@@ -102,6 +108,11 @@ mod tests {
     fn bytes_carry_the_unit_that_keeps_them_short() {
         let texts = [0, 1023, 1024, 4608, (1 << 20) - 1, 1 << 20, 5 << 30].map(bytes);
         assert_eq!(texts, ["0 bytes", "1023 bytes", "1.0 KiB", "4.5 KiB", "1.0 MiB", "1.0 MiB", "5.0 GiB"]);
+    }
+
+    #[test]
+    fn times_are_in_seconds_or_thousandths() {
+        assert_eq!([0.0123, 0.9994, 0.9996, 61.0].map(seconds), ["12.3 ms", "999.4 ms", "1.0 s", "61.0 s"]);
     }
 
     #[test]

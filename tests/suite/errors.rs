@@ -126,6 +126,11 @@ fn of_work() -> Vec<Said> {
             "the repair does not fit into 1000 bytes: the least that would do is 4096, raise --memory",
         ),
         (
+            Error::Overrun { runs: 1, all: 4 },
+            31,
+            "1 of 4 runs took more memory than planned or did not come to an end; see the table",
+        ),
+        (
             Error::Tensor { during: "convolving", source: TensorError::Msg("no memory".into()) },
             25,
             "convolving failed",

@@ -1,0 +1,88 @@
+//! Tables of memory and time: every run has its rows, however it ended.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::Folder;
+
+/// The network that is shipped, and a block of it.
+fn footprint(rest: &str) -> String {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fashion-resnet18/model.safetensors");
+    format!("bench footprint {} --level block:layer4.1 --steps 1 --threads 2 {rest}", model.display())
+}
+
+fn bytes(value: &Value) -> u64 {
+    value.as_u64().unwrap()
+}
+
+#[test]
+fn every_phase_takes_no_more_than_planned_and_a_limit_that_is_refused_stands_in_the_table() {
+    let folder = Folder::new();
+    let before = folder.files();
+    let table = folder.json(&footprint("--memory none,12MiB,1MiB"));
+    assert_eq!(folder.files(), before, "nothing is left behind");
+    let rows = table["rows"].as_array().unwrap();
+    let phases: Vec<&str> = rows.iter().map(|row| row["phase"].as_str().unwrap()).collect();
+    let repair = ["prepare", "features", "weights", "search", "judge", "all"];
+    assert_eq!(phases[..5], ["start", "opened", "inference", "widened", "inference, widened"]);
+    assert_eq!(
+        (&phases[5..11], &phases[11..17], &phases[17..]),
+        (&repair[..], &repair[..], &["refused"][..])
+    );
+    for row in rows[5..17].iter().chain([&rows[2], &rows[4]]) {
+        assert!(bytes(&row["planned_bytes"]) >= bytes(&row["peak_bytes"]), "{row}");
+        assert!(row["seconds"].as_f64().unwrap() > 0.0 && row["kept"] == true, "{row}");
+    }
+    assert!(rows[5..17].iter().all(|row| row["factor"].is_f64()));
+    assert_eq!(rows[16]["limit"], 12 << 20);
+    if cfg!(target_os = "linux") {
+        assert!(bytes(&rows[16]["process"]["vm_hwm"]) > bytes(&rows[0]["process"]["vm_hwm"]));
+    }
+    let refused = &rows[17];
+    assert!(bytes(&refused["planned_bytes"]) > 1 << 20 && refused["kept"] == true, "{refused}");
+    assert!(refused["reason"].as_str().unwrap().contains("the least that would do is"), "{refused}");
+}
+
+#[test]
+fn the_table_names_each_run_and_progress_counts_them() {
+    let ran = Folder::new().run(&footprint("--memory 1MiB"));
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(ran.stderr, "run 1 of 2: inference\nrun 2 of 2: block:layer4.1, limit 1.0 MiB\n");
+    assert!(ran.stdout.starts_with("level ") && ran.stdout.contains("VmHWM"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("\n  block:layer4.1, limit 1.0 MiB, refused: the repair"), "{}", ran.stdout);
+}
+
+/// The plan fits the limit, but the system does not give as much: stacks are not in the plan.
+#[test]
+fn a_run_that_does_not_end_stands_in_the_table_and_in_the_exit_status() {
+    let ran = Folder::new().run(&footprint("--memory 12MiB --spare 1"));
+    if Command::new("prlimit").arg("--version").output().is_err() {
+        assert_eq!(ran.status, 10, "{}", ran.stderr);
+        assert!(ran.stderr.contains("prlimit of util-linux"), "{}", ran.stderr);
+        return;
+    }
+    assert_eq!(ran.status, 31, "{}", ran.stderr);
+    assert!(ran.stdout.contains("limit 12.0 MiB, failed: "), "{}", ran.stdout);
+    assert!(ran.stderr.contains("error: 1 of 2 runs took more memory than planned"), "{}", ran.stderr);
+}
+
+#[test]
+fn flags_that_make_no_sense_are_refused_before_the_first_run() {
+    let folder = Folder::new();
+    for (flags, status) in [
+        ("--memory lots", 2),
+        ("--steps 0", 2),
+        ("--failures 9", 2),
+        ("--speed 1", 2),
+        ("--level somewhere", 23),
+        ("--level block:layer9", 23),
+    ] {
+        let ran = folder.run(&footprint(flags));
+        assert_eq!((ran.status, &*ran.stdout), (status, ""), "{flags}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("run 1"), "{flags}: {}", ran.stderr);
+    }
+    assert_eq!(folder.run("bench").status, 2);
+    assert_eq!(folder.run("bench footprint").status, 2);
+}
