@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use archrepair::cli::{self, Cli};
-use archrepair::memory::Meter;
+use archrepair::memory::{Meter, meter};
 use clap::Parser;
 
 // Every byte the engine allocates is counted, so that reports and limits are exact.
@@ -12,5 +12,6 @@ use clap::Parser;
 static METER: Meter = Meter;
 
 fn main() -> ExitCode {
+    meter::share_one_heap();
     ExitCode::from(cli::run(&Cli::parse()))
 }

@@ -47,6 +47,19 @@ const NO_LIMIT: usize = usize::MAX;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Meter;
 
+/// Lets all threads allocate from one heap of the system's allocator, where that is glibc; a program
+/// calls it before its first thread starts. With a heap for each thread, what one has freed is of no
+/// use to another: repairs of a ResNet-50 within 192 MiB then held 30 MiB more than with one.
+pub fn share_one_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: this sets a number in the allocator and touches no block.
+        let set = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+        // An allocator that does not know the setting goes on as it was.
+        let _ = set;
+    }
+}
+
 /// Bytes allocated and not yet freed; 0 when no [`Meter`] is installed.
 #[must_use]
 pub fn current() -> usize {

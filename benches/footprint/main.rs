@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use archrepair::memory::Meter;
+use archrepair::memory::{Meter, meter};
 use case::Case;
 use clap::{Parser, ValueEnum};
 use peer::Peer;
@@ -139,7 +139,8 @@ fn write_models(folder: &Path, cases: &[Case]) -> ExitCode {
 
 fn run_child(child: Runner, folder: &Path, arguments: &Arguments) -> ExitCode {
     let steps = arguments.steps as usize;
-    // As the program does: no thread computes besides those of the pool.
+    // As the program does: one heap, and no thread computes besides those of the pool.
+    meter::share_one_heap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build().unwrap();
     let measured = match child {
         Runner::Archrepair => {
