@@ -15,7 +15,8 @@ use archrepair::graph::op::elements;
 use archrepair::graph::{Graph, Params};
 use archrepair::kernels::missing_thread_bytes;
 use archrepair::memory::cache::{Cache, Precision};
-use archrepair::memory::{Levers, meter, plan};
+use archrepair::memory::plan::{self, Fate};
+use archrepair::memory::{Levers, meter};
 use archrepair::storage::WeightFile;
 use archrepair::zoo::{Model, Overrides};
 use candle_core::{Device, Tensor};
@@ -62,15 +63,33 @@ pub(crate) fn run(folder: &Path, levers: Levers, steps: usize) -> archrepair::Re
     let mut measured = Measured::start(if levers.stateless { "stateless" } else { "adam" });
     for _ in 0..steps {
         let start = Instant::now();
-        let (loss, grads) = part.gradients(&site, &draws, 0.0)?;
-        for (name, grad) in grads.iter() {
-            measured.gradient(name, &grad.tensor()?).unwrap();
-        }
-        optimizer.step(&mut part.params, &grads, |_| step.rate)?;
+        let loss = if levers.steps_at_once(draws.len()) {
+            let loss = part.step(&site, (&draws, 0.0), (&mut optimizer, &|_| step.rate))?;
+            // Gradients are gone; after one step, Adam's mean of them is a share of the only one.
+            note(&mut measured, &optimizer.first, ADAM_SHARE)?;
+            loss
+        } else {
+            // What `Part::step` does, with a look at the gradients in between.
+            let (loss, gradients) = part.gradients(&site, &draws, 0.0)?;
+            note(&mut measured, &gradients, 1.0)?;
+            optimizer.step(&mut part.params, &gradients, |_| step.rate)?;
+            loss
+        };
         measured.step(start.elapsed(), loss);
     }
     (measured.said, measured.engine_peak) = (Some(said), Some(meter::peak()));
     Ok(measured.end())
+}
+
+/// Share of the newest gradient in Adam's mean.
+const ADAM_SHARE: f64 = 0.1;
+
+/// Notes the gradients that `tensors` are `share` of.
+fn note(measured: &mut Measured, tensors: &Params, share: f64) -> archrepair::Result<()> {
+    for (name, tensor) in tensors.iter() {
+        measured.gradient(name, &tensor.tensor()?, share).unwrap();
+    }
+    Ok(())
 }
 
 /// Where the step happens. Nothing stands before it, since the features are there already.
@@ -132,7 +151,7 @@ fn said(site: &Site, part: &Part, batch: usize) -> archrepair::Result<usize> {
         recompute: &part.recompute,
         input: &site.input,
         params: None,
-        gradients: plan::Fate::Summed,
+        gradients: if site.levers.steps_at_once(batch) { Fate::Stepped } else { Fate::Summed },
         suffix: &site.suffix,
         mapped: site.levers.mapped,
         batch,

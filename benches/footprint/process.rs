@@ -61,16 +61,16 @@ impl Measured {
         self.vm_hwm.saturating_sub(self.loaded)
     }
 
-    /// Notes the gradient of `name`, in the first step alone. Its numbers are read where they are,
-    /// if they stand in order: a copy would count as what the step needs.
-    pub(crate) fn gradient(&mut self, name: &str, gradient: &Tensor) -> candle_core::Result<()> {
+    /// Notes the gradient of `name` that `tensor` is a `share` of, in the first step alone. Its numbers
+    /// are read where they are, if they stand in order: a copy would count as what the step needs.
+    pub(crate) fn gradient(&mut self, name: &str, tensor: &Tensor, share: f64) -> candle_core::Result<()> {
         if self.losses.is_empty() {
-            let gradient = gradient.contiguous()?;
-            let (storage, layout) = gradient.storage_and_layout();
+            let tensor = tensor.contiguous()?;
+            let (storage, layout) = tensor.storage_and_layout();
             let Storage::Cpu(numbers) = &*storage else { bail!("a gradient that is not on the CPU") };
-            let numbers = &numbers.as_slice::<f32>()?[layout.start_offset()..][..gradient.elem_count()];
+            let numbers = &numbers.as_slice::<f32>()?[layout.start_offset()..][..tensor.elem_count()];
             let squares = numbers.iter().map(|value| f64::from(*value).powi(2));
-            self.norms.insert(name.into(), squares.sum::<f64>().sqrt());
+            self.norms.insert(name.into(), squares.sum::<f64>().sqrt() / share);
         }
         Ok(())
     }

@@ -4,7 +4,10 @@
 //! 2. The norm of each trained tensor's gradient in the first step shows that all differentiate
 //!    it, by every tensor. Losses alone do not: a program that never trains one gate moves the
 //!    third loss by 2e-5.
-//! 3. The second loss shows the update, among programs that update by the same rule.
+//! 3. The second loss shows the update.
+//!
+//! Programs with another rule of update than the first one are not held to losses after it, nor to
+//! gradients that they have not kept.
 //!
 //! The third is printed and not judged. Where a value stands within rounding of a ReLU's kink,
 //! two programs may take different sides, and Adam moves a weight by its rate however small the
@@ -40,9 +43,13 @@ impl Proof {
         let mut proof = Self { programs: programs.len(), found: [0.0; 4], tensor: String::new() };
         let Some((first, others)) = programs.split_first() else { return proof };
         for other in others {
-            let steps = if other.rule == first.rule { STEPS } else { 1 };
+            let is_same_rule = other.rule == first.rule;
+            let steps = if is_same_rule { STEPS } else { 1 };
             for (i, (a, b)) in first.losses.iter().zip(&other.losses).take(steps).enumerate() {
                 proof.note([0, 2, 3][i], difference(*a, *b));
+            }
+            if other.norms.is_empty() && !is_same_rule {
+                continue;
             }
             for name in first.norms.keys().chain(other.norms.keys()) {
                 let [a, b] = [first, other].map(|of| of.norms.get(name).copied().unwrap_or(f64::NAN));

@@ -39,7 +39,7 @@ pub(crate) fn run(folder: &Path, steps: usize) -> Result<Measured> {
         let grads = loss.backward()?;
         for name in &step.trained {
             if let Some(grad) = grads.get(&tape.tensors[name]) {
-                measured.gradient(name, grad)?;
+                measured.gradient(name, grad, 1.0)?;
             }
         }
         adam.step(&grads)?;
