@@ -6,7 +6,7 @@
 //!
 //! The shipped network is repaired with each lever alone, and with none, for each corruption and
 //! seed: 100 failures, 180 steps, of which 60 are a search. Judged on held-out images, without the
-//! gate. The constants of `repair::settings` come from here.
+//! gate. Times mean something on a quiet machine alone.
 
 #![allow(clippy::unwrap_used)] // a bench that cannot run has nothing to tidy up
 

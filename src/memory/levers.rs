@@ -9,7 +9,8 @@ use crate::engine::optim::Rule;
 ///
 /// `depth` and `mapped` change no bit of the result. Another `micro_batch` sums gradients in
 /// another order, `infer_batch` below 64 estimates batch-norm statistics from smaller batches,
-/// `by_path` changes how is searched, `grouped` what, `stateless` and `streamed` how it is trained.
+/// `by_path` changes how a search goes, `grouped` what it looks at, `stateless` and `streamed` how
+/// weights are trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Levers {
     /// Images whose gradients are taken at once, 1 at least.

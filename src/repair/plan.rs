@@ -232,14 +232,13 @@ impl<'a> Planner<'a> {
             let graph = relaxed_graph(site)?;
             let lists = RELAXED * meter::current().saturating_sub(before).next_multiple_of(1 << 10);
             let waits = waits + lists;
-            let paths = if site.levers.by_path { n_paths(&graph) } else { 0 };
-            let trained = match paths {
-                0 => vec![graph.clone()],
-                n => (0..n).map(|i| path_graph(&graph, i)).collect(),
+            let trained: Vec<Graph> = match site.levers.by_path {
+                true => (0..n_paths(&graph)).map(|i| path_graph(&graph, i)).collect(),
+                false => vec![graph.clone()],
             };
             for graph in &trained {
                 phases.extend([part("search", graph, waits)?, judged("search", graph, waits)?]);
-                if paths > 0 {
+                if site.levers.by_path {
                     // A new tensor, or a trained one, on its way to its file.
                     let moved = own_bytes(graph, &site.input)? + 2 * largest_bytes(graph, &site.input)?;
                     phases.push(Phase::new(

@@ -15,9 +15,10 @@ use super::discretize::{Choice, discretize, worth};
 use super::paths::by_path;
 use super::space::{Space, mixtures, relax};
 use crate::engine::optim::{Optimizer, Rule};
-use crate::error::{Error, Result};
+use crate::error::{During, Error, Result};
 use crate::fit::train::{Sampler, rate_factor};
 use crate::fit::{self, Part, Sets, Site};
+use crate::graph::Params;
 use crate::kernels::mix;
 use crate::rng::Rng;
 
@@ -197,9 +198,12 @@ fn order(part: &Part, mix_node: &str) -> Result<Vec<usize>> {
 
 /// The softmax of a mixture's choice weights.
 pub(super) fn probabilities(part: &Part, mix_node: &str) -> Result<Vec<f64>> {
-    use crate::error::During;
+    Ok(mix::softmax(&choice_weights(&part.params, mix_node)?))
+}
 
-    let alpha = part.params.get(&format!("{mix_node}.alpha"))?;
+/// A mixture's choice weights: the deployed operation's first, then each alternative's.
+pub(super) fn choice_weights(params: &Params, mix_node: &str) -> Result<Vec<f64>> {
+    let alpha = params.get(&format!("{mix_node}.alpha"))?;
     let alpha = alpha.to_vec1::<f32>().during("reading choice weights")?;
-    Ok(mix::softmax(&alpha.iter().map(|&a| f64::from(a)).collect::<Vec<_>>()))
+    Ok(alpha.into_iter().map(f64::from).collect())
 }

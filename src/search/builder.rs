@@ -39,8 +39,11 @@ impl Builder<'_> {
         let mut all = Vec::with_capacity(shape.iter().product());
         all.extend(values);
         let tensor = Tensor::from_vec(all, shape, &Device::Cpu).during("making new weights")?;
-        let tensor = Params::from_iter([(name.to_owned(), tensor)]);
-        self.params.extend(&self.folder.map_or(Ok(tensor.clone()), |folder| tensor.spooled(folder))?);
+        let new = Params::from_iter([(name.to_owned(), tensor)]);
+        self.params.extend(&match self.folder {
+            Some(folder) => new.spooled(folder)?,
+            None => new,
+        });
         Ok(())
     }
 

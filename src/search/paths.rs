@@ -13,7 +13,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use super::bilevel::Search;
+use super::bilevel::{Search, choice_weights};
 use super::discretize::{Choice, Worth, discretize, worth};
 use super::space::{Position, Space, is_choice, mixtures, relax_into};
 use crate::error::{During, Result};
@@ -33,7 +33,7 @@ pub fn n_paths(relaxed: &Graph) -> usize {
 pub fn path_graph(relaxed: &Graph, i: usize) -> Graph {
     let mut path = relaxed.clone();
     for mix in path.nodes.iter_mut().filter(|node| is_choice(node)) {
-        mix.inputs = vec![mix.inputs[0], mix.inputs[1 + i % (mix.inputs.len() - 1)]];
+        mix.inputs = vec![mix.inputs[0], mix.inputs[of_mixture(mix, i)]];
     }
     path.reaching(path.output())
 }
@@ -104,7 +104,7 @@ fn positions_of(positions: &[Position], i: usize) -> Vec<Position> {
 
 /// A choice keeps its share of the whole mixture; here it is to be that of its path.
 fn share_as_in_path(position: &Position, params: &mut Params) -> Result<()> {
-    let alpha: Vec<f64> = choice_weights(params, &position.mix)?.into_iter().map(f64::from).collect();
+    let alpha = choice_weights(params, &position.mix)?;
     let shares = mix::softmax(&alpha);
     for (i, alternative) in position.alternatives.iter().enumerate() {
         let in_path = mix::softmax(&[alpha[0], alpha[i + 1]])[1];
@@ -114,10 +114,8 @@ fn share_as_in_path(position: &Position, params: &mut Params) -> Result<()> {
     Ok(())
 }
 
-fn choice_weights(params: &Params, mix: &str) -> Result<Vec<f32>> {
-    params.get(&format!("{mix}.alpha"))?.to_vec1().during("reading choice weights")
-}
-
-fn tensor(values: &[f32]) -> Result<Tensor> {
-    Tensor::from_slice(values, values.len(), &Device::Cpu).during("writing choice weights")
+fn tensor(values: &[f64]) -> Result<Tensor> {
+    let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
+    let n = values.len();
+    Tensor::from_vec(values, n, &Device::Cpu).during("writing choice weights")
 }
