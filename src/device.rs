@@ -1,10 +1,15 @@
-//! Where tensors live and how precisely they are computed. The only file that names a
-//! backend or a Cargo feature.
+//! Where tensors live and what they take there. The only file that names a backend or a Cargo
+//! feature.
+
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)] // calls into the driver
+mod pool;
 
 use std::fmt;
 use std::str::FromStr;
 
 use candle_core::Device;
+use serde::Serialize;
 
 use crate::error::{Error, Result};
 
@@ -67,6 +72,33 @@ impl FromStr for DeviceChoice {
     }
 }
 
+/// The most that this process has taken on a device since it opened it, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct DeviceMemory {
+    /// By tensors, at once.
+    pub used: usize,
+    /// By the pool that the driver cuts tensors from, at once: what others could not have.
+    pub reserved: usize,
+}
+
+/// Marks of `device`: of CUDA devices whose driver keeps pools (`cuMemAllocAsync`). The CPU's bytes
+/// are counted by [`crate::memory::meter`]; Metal keeps no marks.
+///
+/// # Errors
+///
+/// [`Error::Tensor`] when the driver does not answer.
+pub fn memory(device: &Device) -> Result<Option<DeviceMemory>> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(on) => {
+            use crate::error::During;
+
+            pool::marks(on).map_err(candle_core::Error::wrap).during("reading the memory of the CUDA device")
+        }
+        _ => Ok(None),
+    }
+}
+
 #[cfg(feature = "cuda")]
 fn open_cuda(ordinal: usize) -> Result<Device> {
     use crate::error::During;
@@ -102,6 +134,11 @@ mod tests {
         }
         assert_eq!("cuda".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(0));
         assert_eq!("cpu:1".parse::<DeviceChoice>().unwrap_err().code(), 23);
+    }
+
+    #[test]
+    fn the_cpu_has_no_marks_of_its_own() {
+        assert_eq!(memory(&Device::Cpu).unwrap(), None);
     }
 
     #[cfg(not(feature = "cuda"))]

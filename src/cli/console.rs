@@ -4,10 +4,14 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use candle_core::Device;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
 
 use super::Global;
+use crate::device;
 use crate::error::{Error, Result};
+use crate::report::units;
 
 /// Prints results and shows progress.
 #[derive(Debug)]
@@ -38,6 +42,21 @@ impl Console {
         if !self.json {
             let _ = writeln!(std::io::stderr(), "{text}");
         }
+    }
+
+    /// Prints a result as [`Console::result`] does, and what tensors took on `device` where it is known:
+    /// in the object, or as a note.
+    ///
+    /// # Errors
+    ///
+    /// As [`Console::result`]; [`Error::Tensor`] when the device does not answer.
+    pub fn result_on(&self, device: &Device, text: &str, mut value: serde_json::Value) -> Result<()> {
+        if let Some(memory) = device::memory(device)? {
+            value["device_memory"] = json!(memory);
+            let [used, reserved] = [memory.used, memory.reserved].map(units::bytes);
+            self.note(&format!("on the device at most {used} in tensors, {reserved} reserved"));
+        }
+        self.result(text, &value)
     }
 
     /// A bar of `steps`: drawn on a terminal, silent elsewhere.

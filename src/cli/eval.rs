@@ -53,7 +53,7 @@ impl Eval {
         bar.finish_and_clear();
         let (data, patch) = (self.data.clone(), self.patch.clone());
         let evaluation = Evaluation { data, patch, classes: class_names(&base.network), conditions };
-        console.result(&evaluation.text(), &evaluation.json())?;
+        console.result_on(&device, &evaluation.text(), evaluation.json())?;
         Ok(0)
     }
 }

@@ -40,7 +40,8 @@ impl Infer {
             return Err(Error::Config { field: "top", got: "0".into(), want: "at least 1".into() });
         }
         let deployed = self.base.deploy(self.patch.as_deref())?.deployed;
-        let runner = deployed.on(&global.device.open()?)?.runner()?;
+        let device = global.device.open()?;
+        let runner = deployed.on(&device)?.runner()?;
         let shape = [0, 1, 2].map(|i| deployed.network.input.shape[i]);
         let mut likely: Vec<Vec<Likely>> = Vec::new();
         for files in self.image.chunks(Levers::FASTEST.infer_batch) {
@@ -52,7 +53,7 @@ impl Infer {
         let text: String = images().map(|(path, likely)| line(path, likely, &deployed.network)).collect();
         let values: Vec<Value> =
             images().map(|(path, likely)| value(path, likely, &deployed.network)).collect();
-        console.result(&text, &json!({ "images": values }))?;
+        console.result_on(&device, &text, json!({ "images": values }))?;
         Ok(0)
     }
 }
