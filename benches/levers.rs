@@ -1,11 +1,11 @@
 //! What each lever of memory costs by itself: time, bytes, and what the repaired network gets right.
 //!
 //! ```text
-//! cargo bench --bench levers -- [--block layer1.0] [--corruption contrast:5,...] [--seeds 0,1]
+//! cargo bench --bench levers -- [--block layer1.0] [--corruption contrast:5,...] [--seeds 0,1] [--steps 180]
 //! ```
 //!
 //! The shipped network is repaired with each lever alone, and with none, for each corruption and
-//! seed: 100 failures, 180 steps, of which 60 are a search. Judged on held-out images, without the
+//! seed: 100 failures, 180 steps, of which a third is a search. Judged on held-out images, without the
 //! gate. Times mean something on a quiet machine alone.
 
 #![allow(clippy::unwrap_used)] // a bench that cannot run has nothing to tidy up
@@ -40,6 +40,9 @@ struct Arguments {
     /// Levers to pull, by name in the table
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Weight updates of a repair; a third of them search
+    #[arg(long, default_value_t = 180)]
+    steps: usize,
     #[arg(long, default_value_t = 2)]
     threads: usize,
     /// Cargo passes this to every bench.
@@ -95,7 +98,7 @@ fn main() {
 
 fn run(arguments: &Arguments) {
     let seeds = |corruption| arguments.seeds.iter().map(move |seed| (corruption, *seed));
-    let of = |(corruption, seed)| Case::new(corruption, seed, &arguments.block);
+    let of = |(corruption, seed)| Case::new((corruption, seed), (&arguments.block, arguments.steps));
     let cases: Vec<Case> = arguments.corruption.iter().copied().flat_map(seeds).map(of).collect();
     let mut table = Table::new(&["lever", "patch", "time", "peak", "corrupted", "clean"])
         .legend("patch", "how many patches have the bytes of those without a lever")
@@ -122,7 +125,7 @@ fn run(arguments: &Arguments) {
 }
 
 impl Case {
-    fn new(corruption: Corruption, seed: u64, block: &str) -> Self {
+    fn new((corruption, seed): (Corruption, u64), (block, steps): (&str, usize)) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
         let path = root.join("fashion-resnet18/model.safetensors");
         let model = Model::open(&path, &Overrides::default()).unwrap();
@@ -135,8 +138,8 @@ impl Case {
         let held_out = [corruption.apply(&clean, seed + 1000), clean];
         let mut config =
             Config { target: Target::Fixed(Level::Block(block.into())), seed, ..Config::default() };
-        config.search.steps = 60;
-        config.fit.steps = 180;
+        config.search.steps = steps / 3;
+        config.fit.steps = steps;
         Self { model, failures, replay: set("replay"), held_out, config }
     }
 
