@@ -11,13 +11,20 @@
 //! gathered columns. The gradient by the input at stride 1 is a convolution with the weight
 //! turned around; the epilogue's gradient is the activation's, taken before these functions.
 
+mod axis;
+#[allow(unsafe_code)] // addresses of tiles, and tasks that write to one slice
+mod correlate;
 mod depthwise;
+#[allow(unsafe_code)] // addresses of tiles
 mod dw;
-mod general;
 mod slow;
+mod source;
+#[allow(unsafe_code)] // vector instructions
+mod tile;
 
 use candle_core::Tensor;
 
+use self::correlate::{Correlate, Correlation};
 use super::unfold::Unfold;
 use super::{Pass, Real, activation, by_dtype, is_slow_path, planes, share, slice, tensor};
 use crate::error::{During, Error, Result};
@@ -182,15 +189,29 @@ pub fn scratch_bytes(conv: &Conv2d, x_shape: &[usize], pass: Pass, threads: usiz
         return Ok(0);
     }
     Ok(match pass {
-        Pass::Dw => dw::scratch_bytes(&sizes, size_of::<f32>(), threads),
-        Pass::Dx => general::dx_scratch_bytes(&sizes, size_of::<f32>(), threads),
-        Pass::Forward => scratch_len(&sizes, threads) * size_of::<f32>(),
+        Pass::Dw => dw::scratch_bytes::<f32>(&sizes, threads),
+        Pass::Dx => dx_scratch_len::<f32>(&sizes, threads) * size_of::<f32>(),
+        Pass::Forward => scratch_len::<f32>(&sizes, threads) * size_of::<f32>(),
     })
 }
 
 /// Elements of scratch that [`forward_into`] takes on `threads` threads.
-pub(crate) fn scratch_len(sizes: &Sizes, threads: usize) -> usize {
-    if sizes.is_depthwise() { 0 } else { general::scratch_len(sizes, threads) }
+pub(crate) fn scratch_len<T: Real>(sizes: &Sizes, threads: usize) -> usize {
+    if sizes.is_depthwise() { 0 } else { Correlation::forward(sizes).scratch_len::<T>(threads) }
+}
+
+/// Elements of scratch for a gradient by the input.
+fn dx_scratch_len<T: Real>(sizes: &Sizes, threads: usize) -> usize {
+    phases(sizes).map(|of| of.scratch_len::<T>(threads)).max().unwrap_or(0)
+}
+
+/// Correlations that together give the gradient by the input.
+fn phases(sizes: &Sizes) -> impl Iterator<Item = Correlation> {
+    let (stride, [h, w]) = (sizes.conv.stride, [sizes.unfold.h, sizes.unfold.w]);
+    let phases =
+        (0..stride.min(h)).flat_map(move |down| (0..stride.min(w)).map(move |across| [down, across]));
+    let sizes = *sizes;
+    phases.map(move |phase| Correlation::backward(&sizes, phase))
 }
 
 fn forward_cpu<T: Real>(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
@@ -200,7 +221,7 @@ fn forward_cpu<T: Real>(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogu
         Finish { activation: sizes.conv.activation, bias: bias.as_deref(), residual: residual.as_deref() };
     let (x, w) = (slice::<T>(x)?, slice::<T>(w)?);
     let mut y = share::zeros(CONVOLVING, sizes.n * sizes.y_len())?;
-    let mut scratch = share::zeros(CONVOLVING, scratch_len(sizes, rayon::current_num_threads()))?;
+    let mut scratch = share::zeros(CONVOLVING, scratch_len::<T>(sizes, rayon::current_num_threads()))?;
     forward_into(sizes, [&x, &w], &finish, (&mut y, &mut scratch));
     tensor(y, &sizes.y_shape())
 }
@@ -215,14 +236,23 @@ pub(crate) fn forward_into<T: Real>(
     if sizes.is_depthwise() {
         depthwise::forward_into(sizes, [x, w], finish, y);
     } else {
-        general::forward_into(sizes, [x, w], finish, (y, scratch));
+        let how = &Correlation::forward(sizes);
+        Correlate { how, source: x, weight: w, finish, target: y, scratch }.run();
     }
 }
 
 fn dx_cpu<T: Real>(sizes: &Sizes, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
     let (dy, w) = (slice::<T>(dy)?, slice::<T>(w)?);
-    let dx = if sizes.is_depthwise() { depthwise::dx(sizes, &dy, &w) } else { general::dx(sizes, &dy, &w) };
-    tensor(dx?, &sizes.x_shape())
+    if sizes.is_depthwise() {
+        return tensor(depthwise::dx(sizes, &dy, &w)?, &sizes.x_shape());
+    }
+    let mut dx = share::zeros(CONVOLVING, sizes.n * sizes.x_len())?;
+    let mut scratch = share::zeros(CONVOLVING, dx_scratch_len::<T>(sizes, rayon::current_num_threads()))?;
+    for how in &mut phases(sizes) {
+        let (target, scratch) = (&mut dx[..], &mut scratch[..]);
+        Correlate { how: &how, source: &dy, weight: &w, finish: &Finish::NONE, target, scratch }.run();
+    }
+    tensor(dx, &sizes.x_shape())
 }
 
 /// The epilogue on slices.

@@ -5,29 +5,17 @@
 //! on the number of threads. On one processor a result depends on shapes, strides and values
 //! alone; processors with other instructions round differently.
 //!
-//! Reading order: `tile`, the innermost loops, written once for every kind of register; `blocks`,
-//! the loops around them; `pack`, the copies; `lanes`, what a processor brings along, and after it
-//! `x86`, `neon` and `portable`.
+//! Reading order: `tile`, the innermost loops; `blocks`, the loops around them; `pack`, the copies.
 
 mod blocks;
-mod lanes;
-mod pack;
-mod portable;
+pub(crate) mod pack;
 mod tile;
-
-#[cfg(target_arch = "aarch64")]
-#[path = "matmul/neon.rs"]
-mod native;
-#[cfg(target_arch = "x86_64")]
-#[path = "matmul/x86.rs"]
-mod native;
-#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
-use portable as native;
 
 use std::ops::Range;
 
 pub(crate) use blocks::has_scratch;
-pub(crate) use lanes::Element;
+
+use super::simd::Element;
 
 /// Bytes that each thread keeps for copies, from its first product on and whatever the shapes. A
 /// plan of memory counts them once for every thread that computes.
@@ -110,8 +98,8 @@ pub(crate) fn matmul<T: Element>(c: MatrixMut<T>, a: Matrix<T>, b: Matrix<T>, wr
     assert!(fits(c.data.len(), span([m, n], [c.row_stride, 1])), "c reaches past its slice");
     // SAFETY: the assertions above keep every element of the three matrices within its slice. `c`
     // is borrowed exclusively, so it overlaps neither `a` nor `b`, and its rows do not overlap
-    // each other. `T` names a product that this processor knows.
-    unsafe { T::product()(c, a, b, write) };
+    // each other.
+    unsafe { T::dispatch(blocks::Product { c, a, b, write }) };
 }
 
 /// Elements from the first to one past the last of a matrix; `None` when not addressable.
@@ -131,14 +119,9 @@ fn span(sides: [usize; 2], strides: [usize; 2]) -> Option<usize> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::lanes::Product;
+    use super::blocks::Product;
     use super::*;
-
-    /// Every product of `f32` that this processor knows.
-    fn products() -> Vec<Product<f32>> {
-        let portable: Product<f32> = blocks::product::<portable::Portable<f32>>;
-        native::products().into_iter().flatten().chain([portable]).collect()
-    }
+    use crate::kernels::simd;
 
     /// Whole numbers from -4 to 4: no sum of a few thousand of their products is ever rounded, so
     /// every order of adding gives the same bits.
@@ -220,18 +203,21 @@ mod tests {
         let mut sums = before.clone();
         plain(&mut sums, row_stride, a, b);
         let bits = |c: &[f32]| c.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-        for (which, product) in products().into_iter().enumerate() {
-            let context = format!("product {which}: {m} {n} {k} {a_order:?} {b_order:?}");
+        for set in 0..simd::SETS {
+            let context = format!("set {set}: {m} {n} {k} {a_order:?} {b_order:?}");
             let mut got = before.clone();
             let c = MatrixMut { data: &mut got, row_stride };
-            // SAFETY: the processor knows the product, and the matrices were made to fit.
-            unsafe { product(c, a, b, Write::Add) };
+            // SAFETY: the matrices were made to fit.
+            let is_known = unsafe { simd::run(set, Product { c, a, b, write: Write::Add }) };
+            if !is_known {
+                continue;
+            }
             assert!(bits(&got) == bits(&sums), "adding, {context}");
 
             let mut got = vec![f32::NAN; before.len()];
             let c = MatrixMut { data: &mut got, row_stride };
             // SAFETY: as above.
-            unsafe { product(c, a, b, Write::Set) };
+            unsafe { simd::run(set, Product { c, a, b, write: Write::Set }) };
             for (i, (got, (sum, before))) in got.iter().zip(sums.iter().zip(&before)).enumerate() {
                 assert!(if is_gap(i) { got.is_nan() } else { got + before == *sum }, "setting, {context}");
             }

@@ -32,12 +32,14 @@ pub mod pool;
 mod check;
 mod exp;
 pub(crate) mod in_place;
-// Pointers and vector instructions: the one unsafe part of the kernels.
+// Pointers and vector instructions: the unsafe part of the kernels.
 #[allow(unsafe_code)]
 pub(crate) mod matmul;
 mod planes;
 mod scratch;
 mod share;
+#[allow(unsafe_code)]
+pub(crate) mod simd;
 mod unfold;
 
 pub(crate) use scratch::forward_scratch_len;
@@ -70,7 +72,7 @@ pub enum Pass {
 }
 
 /// Numbers the CPU kernels compute in.
-pub(crate) trait Real: WithDType + matmul::Element {
+pub(crate) trait Real: WithDType + simd::Element {
     /// `e^self`
     fn exp(self) -> Self;
 }

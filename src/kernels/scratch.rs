@@ -46,7 +46,7 @@ pub(crate) fn forward_scratch_len(op: &Op, x: [usize; 4], threads: usize) -> Res
     let [n, c, h, w] = x;
     Ok(match op {
         Op::AvgPool(window) => pool::avg_scratch_len(&Windows::sized(window, [h, w])?),
-        Op::Conv2d(conv) => conv2d::scratch_len(&Sizes::of(conv, x)?, threads),
+        Op::Conv2d(conv) => conv2d::scratch_len::<f32>(&Sizes::of(conv, x)?, threads),
         Op::MaxPool(window) => pool::max_scratch_len(&Windows::sized(window, [h, w])?, n * c, threads),
         _ => 0,
     })

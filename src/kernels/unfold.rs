@@ -13,7 +13,6 @@ use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 
-use super::Real;
 use crate::graph::op::Window;
 
 /// Where the windows of one plane lie.
@@ -68,36 +67,6 @@ impl Unfold {
             let iy = oy * stride + ky * dilation - padding;
             let at = (oy - rows.start) * self.ow;
             visit(at + across.start..at + across.end, iy * self.w + ix);
-        }
-    }
-
-    /// Columns of the output rows `rows`: one row of `rows.len() * ow` for each channel and tap.
-    pub(crate) fn columns<T: Real>(&self, x: &[T], rows: &Range<usize>, columns: &mut [T]) {
-        let (stride, taps) = (self.window.stride, self.taps());
-        for (index, column) in columns.chunks_exact_mut(rows.len() * self.ow).enumerate() {
-            let plane = &x[index / taps * self.h * self.w..][..self.h * self.w];
-            // Positions that no run covers lie outside of the image.
-            column.fill(T::zero());
-            self.runs(index % taps, rows, |to, from| {
-                let to = &mut column[to];
-                if stride == 1 {
-                    to.copy_from_slice(&plane[from..from + to.len()]);
-                } else {
-                    to.iter_mut().zip(plane[from..].iter().step_by(stride)).for_each(|(t, &f)| *t = f);
-                }
-            });
-        }
-    }
-
-    /// Adds columns back to where they came from: the adjoint of [`Unfold::columns`].
-    pub(crate) fn fold<T: Real>(&self, columns: &[T], rows: &Range<usize>, x: &mut [T]) {
-        let (stride, taps) = (self.window.stride, self.taps());
-        for (index, column) in columns.chunks_exact(rows.len() * self.ow).enumerate() {
-            let plane = &mut x[index / taps * self.h * self.w..][..self.h * self.w];
-            self.runs(index % taps, rows, |from, to| {
-                let from = &column[from];
-                plane[to..].iter_mut().step_by(stride).zip(from).for_each(|(t, &f)| *t += f);
-            });
         }
     }
 

@@ -1,152 +1,253 @@
-//! The gradient by the weight, as products of `dy` with columns.
+//! The gradient by the weight: sums over pixels.
 //!
 //! Plain version, for one group:
 //!
 //! ```text
-//! dw = sum over images of  dy[image] * transposed(columns(x[image]))
+//! dw[o, c][s, t] = sum over images, i, j of  dy[o][i][j] * x[c][window of i, j at s, t]
 //! ```
 //!
-//! `dw` can be larger than any cache and there can be few images, so the work is cut twice, by
-//! shapes alone: `dw` by input channels into *blocks*, and the images into *parts*. A task is
-//! one block over one part. Each worker sums a task in a block of its own; when all workers are
-//! done, the blocks are added to `dw` in the order of the tasks. So no sum depends on the
-//! number of threads, and besides `dw` there is one block for each worker.
+//! `dw` can be larger than any cache and there can be few images, so the work is cut by shapes
+//! alone: `dw` into *blocks*, a panel of output channels and some input channels each, and the
+//! images into *parts*. A task is one block over one part. Each worker sums a task in a block of
+//! its own; when all workers are done, the blocks are added to `dw` in the order of the tasks. So
+//! no sum depends on the number of threads, and besides `dw` there is one block for each worker.
+//!
+//! In a task the gradients of a few output rows are copied pixel by pixel, so that a tile holds
+//! neighbouring output channels side by side; see `tile`.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::general::window_of;
+use super::axis::Axis;
+use super::source::{Source, copy_len, source};
+use super::tile::{self, Taps};
 use super::{CONVOLVING, Sizes};
 use crate::error::Result;
-use crate::kernels::matmul::{Matrix, MatrixMut, Write, matmul};
+use crate::kernels::Real;
+use crate::kernels::matmul::{Matrix, pack};
 use crate::kernels::share::{self, zeros};
-use crate::kernels::{Real, unfold::Unfold};
+use crate::kernels::simd::{Isa, Job, Lanes, Num};
 
-/// Most elements of a block, where one input channel allows it: 256 KiB of f32, for the
+/// Most elements of a block, where one input channel allows it: 128 KiB of f32, for the
 /// second-level cache.
-const BLOCK: usize = 1 << 16;
+const BLOCK: usize = 1 << 15;
 
 /// Tasks there should be at least. It has many divisors, so that few threads end up idle.
 const TASKS: usize = 24;
 
+/// Output pixels whose gradients are copied together, about.
+const PIXELS: usize = 128;
+
 /// How the work is cut.
 #[derive(Clone, Copy, Debug)]
 struct Cut {
-    /// Output channels of a group: rows of a block.
-    rows: usize,
+    sizes: Sizes,
+    axes: [Axis; 2],
+    /// Output channels of a panel, and elements side by side for each.
+    panel: usize,
+    width: usize,
+    panels: usize,
     /// Input channels of a block.
     channels: usize,
-    /// Blocks of a group.
     blocks: usize,
     /// Images of a part.
     images: usize,
     parts: usize,
-    tasks: usize,
+    /// Output rows whose gradients are copied together.
+    rows: usize,
 }
 
-/// What one task computes.
+/// What one task computes, counted within its group.
 struct Task {
     group: usize,
-    /// First input channel within the group, and how many.
-    first: usize,
-    channels: usize,
-    /// Rows of the columns of a whole block, which decide about tiles.
-    depth: usize,
-    images: std::ops::Range<usize>,
+    outputs: Range<usize>,
+    inputs: Range<usize>,
+    images: Range<usize>,
 }
 
 impl Cut {
-    fn new(sizes: &Sizes) -> Self {
-        let Sizes { n, conv, .. } = *sizes;
-        let (rows, c) = (conv.outputs / conv.groups, sizes.c / conv.groups);
-        let most = (BLOCK / (rows * sizes.unfold.taps()).max(1)).clamp(1, c.max(1));
+    /// The cut for numbers with these [`widths`](crate::kernels::simd::Element::widths).
+    fn new(sizes: &Sizes, [lanes, widest]: [usize; 2]) -> Self {
+        let Sizes { n, conv, unfold, .. } = *sizes;
+        let (outputs, c) = (conv.outputs / conv.groups, sizes.c / conv.groups);
+        let [oh, ow] = [unfold.oh, unfold.ow];
+        let panel = outputs.div_ceil(outputs.div_ceil(widest).max(1)).max(1);
+        let (width, panels) = (panel.next_multiple_of(lanes), outputs.div_ceil(panel));
+        let most = (BLOCK / (width * unfold.taps()).max(1)).clamp(1, c.max(1));
         let large = c.div_ceil(most).max(1);
-        let parts = TASKS.div_ceil(large * conv.groups).clamp(1, n.max(1));
+        let parts = TASKS.div_ceil(large * panels.max(1) * conv.groups).clamp(1, n.max(1));
         // With few images there are few parts: then more blocks.
-        let blocks = TASKS.div_ceil(parts * conv.groups).clamp(large, c.max(large));
+        let blocks = TASKS.div_ceil(parts * panels.max(1) * conv.groups).clamp(large, c.max(large));
         let channels = c.div_ceil(blocks).max(1);
-        let (blocks, images) = (c.div_ceil(channels), n.div_ceil(parts).max(1));
-        let parts = n.div_ceil(images);
-        Self { rows, channels, blocks, images, parts, tasks: conv.groups * blocks * parts }
+        let images = n.div_ceil(parts).max(1);
+        let rows = oh.div_ceil(oh.div_ceil((PIXELS / ow.max(1)).max(1)).max(1)).max(1);
+        Self {
+            sizes: *sizes,
+            axes: [oh, ow].map(|outputs| Axis::forward(conv.window(), outputs)),
+            panel,
+            width,
+            panels,
+            channels,
+            blocks: c.div_ceil(channels),
+            images,
+            parts: n.div_ceil(images),
+            rows,
+        }
     }
 
-    fn task(&self, index: usize, sizes: &Sizes) -> Task {
+    fn tasks(&self) -> usize {
+        self.sizes.conv.groups * self.panels * self.blocks * self.parts
+    }
+
+    fn task(&self, index: usize) -> Task {
         let (block, part) = (index / self.parts, index % self.parts);
-        let (group, first) = (block / self.blocks, block % self.blocks * self.channels);
-        let c = sizes.c / sizes.conv.groups;
-        let start = part * self.images;
-        let images = start..sizes.n.min(start + self.images);
-        let depth = self.channels * sizes.unfold.taps();
-        Task { group, first, channels: self.channels.min(c - first), depth, images }
+        let (panel, block) = (block / self.blocks, block % self.blocks);
+        let (group, panel) = (panel / self.panels, panel % self.panels);
+        let piece = |at: usize, size: usize, end: usize| at * size..end.min((at + 1) * size);
+        let Sizes { n, c, conv, .. } = self.sizes;
+        Task {
+            group,
+            outputs: piece(panel, self.panel, conv.outputs / conv.groups),
+            inputs: piece(block, self.channels, c / conv.groups),
+            images: piece(part, self.images, n),
+        }
     }
 
-    /// Elements of a worker's block and of its columns.
-    fn lens(&self, sizes: &Sizes) -> [usize; 2] {
-        let width = self.channels * sizes.unfold.taps();
-        [self.rows * width, if sizes.unfold.is_plain() { 0 } else { sizes.tile_len(width) }]
+    /// Elements of a worker's block, of its gradients, and of its copy of `x`.
+    fn lens(&self) -> [usize; 3] {
+        let [down, across] = &self.axes;
+        let block = self.channels * self.sizes.unfold.taps() * self.width;
+        [
+            block,
+            self.rows * self.sizes.unfold.ow * self.width,
+            copy_len([down, across], self.channels, self.rows),
+        ]
     }
 }
 
-/// Bytes beside `dw` for elements of `size` bytes.
-pub(super) fn scratch_bytes(sizes: &Sizes, size: usize, threads: usize) -> usize {
-    let cut = Cut::new(sizes);
-    share::scratch_len(cut.tasks, cut.lens(sizes).iter().sum(), threads) * size
+/// Bytes beside `dw`.
+pub(super) fn scratch_bytes<T: Real>(sizes: &Sizes, threads: usize) -> usize {
+    let cut = Cut::new(sizes, T::widths());
+    share::scratch_len(cut.tasks(), cut.lens().iter().sum(), threads) * size_of::<T>()
 }
 
 pub(super) fn dw<T: Real>(sizes: &Sizes, dy: &[T], x: &[T]) -> Result<Vec<T>> {
-    let cut = Cut::new(sizes);
-    let [block_len, tile_len] = cut.lens(sizes);
-    let len = (block_len + tile_len).max(1);
+    assert_eq!(x.len(), sizes.n * sizes.x_len(), "x");
+    assert_eq!(dy.len(), sizes.n * sizes.y_len(), "dy");
+    let cut = &Cut::new(sizes, T::widths());
+    let len = cut.lens().iter().sum::<usize>().max(1);
     let mut dw = zeros(CONVOLVING, sizes.weight_len())?;
-    let mut scratch = share::scratch(CONVOLVING, cut.tasks, len)?;
+    let mut scratch = share::scratch(CONVOLVING, cut.tasks(), len)?;
     let workers = scratch.len() / len;
     // Entering the pool once makes the many short steps within it cheap.
     rayon::scope(|_| {
-        for first in (0..cut.tasks).step_by(workers) {
-            let tasks = first..cut.tasks.min(first + workers);
+        for first in (0..cut.tasks()).step_by(workers) {
+            let tasks = first..cut.tasks().min(first + workers);
             let work = scratch.par_chunks_exact_mut(len).zip(tasks.clone()).with_max_len(1);
-            work.for_each(|(own, task)| {
-                let (block, columns) = own.split_at_mut(block_len);
-                sum(sizes, &cut.task(task, sizes), [dy, x], (block, columns));
+            work.for_each(|(scratch, task)| {
+                let task = &cut.task(task);
+                // SAFETY: the job demands nothing beside its processor.
+                unsafe { T::dispatch(Sum { cut, task, dy, x, scratch }) };
             });
-            let done = tasks.map(|task| cut.task(task, sizes)).zip(scratch.chunks_exact(len));
-            done.for_each(|(task, own)| add(sizes, &task, own, &mut dw));
+            let done = tasks.map(|task| cut.task(task)).zip(scratch.chunks_exact(len));
+            done.for_each(|(task, own)| add(cut, &task, own, &mut dw));
         }
     });
     Ok(dw)
 }
 
-/// The sum of a task into `block`, row by row, with room for columns.
-fn sum<T: Real>(sizes: &Sizes, task: &Task, [dy, x]: [&[T]; 2], (block, columns): (&mut [T], &mut [T])) {
-    let Unfold { h, w, oh, ow, .. } = sizes.unfold;
-    let (rows, c) = (sizes.conv.outputs / sizes.conv.groups, sizes.c / sizes.conv.groups);
-    let width = task.channels * sizes.unfold.taps();
-    let block = &mut block[..rows * width];
-    block.fill(T::zero());
-    for image in task.images.clone() {
-        let channel = image * sizes.c + task.group * c + task.first;
-        let x = &x[channel * h * w..][..task.channels * h * w];
-        let dy = &dy[(image * sizes.conv.outputs + task.group * rows) * oh * ow..][..rows * oh * ow];
-        if sizes.unfold.is_plain() {
-            let (dy, x) = (Matrix::row_major(dy, rows, oh * ow), Matrix::row_major(x, width, oh * ow));
-            matmul(MatrixMut { data: block, row_stride: width }, dy, x.transpose(), Write::Add);
-            continue;
+/// The sum of a task, at the start of `scratch`: `[c][taps][width]`.
+struct Sum<'a, T> {
+    cut: &'a Cut,
+    task: &'a Task,
+    dy: &'a [T],
+    x: &'a [T],
+    scratch: &'a mut [T],
+}
+
+impl<T: Real> Job<T> for Sum<'_, T> {
+    unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
+        let Self { cut, task, dy, x, scratch } = self;
+        let [block, gradients, _] = cut.lens();
+        let (block, scratch) = scratch.split_at_mut(block);
+        let (gradients, copy) = scratch.split_at_mut(gradients);
+        block.fill(T::zero());
+        let Sizes { c, conv, unfold, .. } = cut.sizes;
+        let ([x_plane, y_plane], ow) = ([unfold.h * unfold.w, unfold.oh * unfold.ow], unfold.ow);
+        for image in task.images.clone() {
+            let input = image * c + task.group * (c / conv.groups) + task.inputs.start;
+            let x = &x[input * x_plane..][..task.inputs.len() * x_plane];
+            let output =
+                image * conv.outputs + task.group * (conv.outputs / conv.groups) + task.outputs.start;
+            let dy = &dy[output * y_plane..][..task.outputs.len() * y_plane];
+            for start in (0..unfold.oh).step_by(cut.rows) {
+                let rows = start..unfold.oh.min(start + cut.rows);
+                let (data, cols) = (&dy[start * ow..], task.outputs.len());
+                let matrix = Matrix { data, rows: rows.len() * ow, cols, row_stride: 1, col_stride: y_plane };
+                pack::rows(gradients, matrix, cut.width);
+                let from = source(x, [unfold.h, unfold.w], [&cut.axes[0], &cut.axes[1]], &rows, copy);
+                // SAFETY: the caller promises the processor.
+                unsafe { sum_rows::<S>(cut, [task.inputs.len(), rows.len()], (from, gradients), block) };
+            }
         }
-        for lines in sizes.tiles(task.depth) {
-            let columns = &mut columns[..width * lines.len() * ow];
-            sizes.unfold.columns(x, &lines, columns);
-            let columns = Matrix::row_major(columns, width, lines.len() * ow).transpose();
-            let dy = window_of(dy, &lines, [oh, ow]);
-            matmul(MatrixMut { data: block, row_stride: width }, dy, columns, Write::Add);
+    }
+}
+
+/// Adds what some rows of an image give to `block`.
+///
+/// # Safety
+///
+/// The processor must know the instructions of `S`.
+unsafe fn sum_rows<S: Isa>(
+    cut: &Cut,
+    [channels, rows]: [usize; 2],
+    (x, dy): (Source<Num<S>>, &[Num<S>]),
+    block: &mut [Num<S>],
+) {
+    let registers = cut.width / S::Register::LANES;
+    let (k, taps) = (cut.sizes.conv.k, cut.sizes.unfold.taps());
+    let [down, across] = &cut.axes;
+    let dilation = cut.sizes.conv.dilation;
+    let address = |index: usize| {
+        let (c, tap) = (index / taps, index % taps);
+        x.data.as_ptr().wrapping_add(c * x.channel + tap / k * dilation * x.row + tap % k * dilation)
+    };
+    for (start, size) in tile::tiles(channels * taps, registers) {
+        macro_rules! of {
+            ($q:literal) => {{
+                let tile = Taps {
+                    xs: std::array::from_fn::<_, $q, _>(|q| address(start + q)),
+                    x_strides: [down.stride * x.row, across.stride],
+                    dy: dy.as_ptr(),
+                    counts: [rows, across.outputs],
+                    sums: block.as_mut_ptr().wrapping_add(start * cut.width),
+                    width: cut.width,
+                };
+                // SAFETY: the caller promises the processor. `x` holds all that the rows read, `dy` a
+                // gradient for each of their pixels, and the block sums for all taps.
+                unsafe { tile::taps::<S, $q>(&tile, registers) }
+            }};
+        }
+        match size {
+            12 => of!(12),
+            8 => of!(8),
+            6 => of!(6),
+            5 => of!(5),
+            4 => of!(4),
+            3 => of!(3),
+            2 => of!(2),
+            _ => of!(1),
         }
     }
 }
 
 /// Adds the sums of a task to their place in `dw`.
-fn add<T: Real>(sizes: &Sizes, task: &Task, block: &[T], dw: &mut [T]) {
-    let (rows, depth, taps) = (sizes.conv.outputs / sizes.conv.groups, sizes.depth(), sizes.unfold.taps());
-    let width = task.channels * taps;
-    let own = dw[task.group * rows * depth..].chunks_exact_mut(depth).zip(block.chunks_exact(width));
-    for (to, from) in own.take(rows) {
-        to[task.first * taps..].iter_mut().zip(from).for_each(|(t, &f)| *t += f);
+fn add<T: Real>(cut: &Cut, task: &Task, block: &[T], dw: &mut [T]) {
+    let (taps, depth) = (cut.sizes.unfold.taps(), cut.sizes.depth());
+    let group = task.group * (cut.sizes.conv.outputs / cut.sizes.conv.groups);
+    for (i, o) in task.outputs.clone().enumerate() {
+        let to = &mut dw[(group + o) * depth + task.inputs.start * taps..][..task.inputs.len() * taps];
+        to.iter_mut().zip(block[i..].iter().step_by(cut.width)).for_each(|(to, &sum)| *to += sum);
     }
 }

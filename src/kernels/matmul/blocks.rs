@@ -17,9 +17,9 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::lanes::{Element, Isa, Lanes, Num};
-use super::tile::Tile;
+use super::tile::{Inner, Outer, Tile};
 use super::{Matrix, MatrixMut, SCRATCH, Write, pack};
+use crate::kernels::simd::{Element, Isa, Job, Lanes, Num};
 
 /// Most columns of a panel: three registers of AVX-512.
 const WIDEST: usize = 48;
@@ -37,17 +37,28 @@ const ROUND: usize = 24;
 /// a cache.
 const ALIAS_BYTES: usize = 4096;
 
-/// [`Product`](super::lanes::Product) by the instructions of `S`.
+/// `C = A B` or `C += A B`. Shapes must meet, and every element of the three matrices lie within its
+/// slice, as [`matmul`](super::matmul) asserts.
+pub(super) struct Product<'a, T> {
+    pub(super) c: MatrixMut<'a, T>,
+    pub(super) a: Matrix<'a, T>,
+    pub(super) b: Matrix<'a, T>,
+    pub(super) write: Write,
+}
+
+impl<T: Element> Job<T> for Product<'_, T> {
+    unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
+        // SAFETY: the caller's promise.
+        unsafe { product::<S>(self.c, self.a, self.b, self.write) }
+    }
+}
+
+/// [`Product`] by the instructions of `S`.
 ///
 /// # Safety
 ///
 /// As there.
-pub(super) unsafe fn product<S: Isa>(
-    mut c: MatrixMut<Num<S>>,
-    a: Matrix<Num<S>>,
-    b: Matrix<Num<S>>,
-    write: Write,
-) {
+unsafe fn product<S: Isa>(mut c: MatrixMut<Num<S>>, a: Matrix<Num<S>>, b: Matrix<Num<S>>, write: Write) {
     if a.rows == 0 || b.cols == 0 {
         return;
     }
@@ -103,9 +114,9 @@ unsafe fn inner_products<S: Isa>(
             let sides = [rows.min(a.rows - i), cols.min(b.cols - j)];
             match cols {
                 // SAFETY: the tile lies within the matrices, all of whose elements are accessible.
-                1 => unsafe { S::inner::<8, 1>(&tile, sides) },
+                1 => unsafe { S::vectorize(Inner::<_, 8, 1>(&tile, sides)) },
                 // SAFETY: as above.
-                _ => unsafe { S::inner::<2, 4>(&tile, sides) },
+                _ => unsafe { S::vectorize(Inner::<_, 2, 4>(&tile, sides)) },
             }
         }
         j += cols;
@@ -211,7 +222,7 @@ unsafe fn outer<S: Isa>(tile: &Tile<Num<S>>, shape: [usize; 2]) {
     macro_rules! of {
         ($rows:literal, $registers:literal) => {
             // SAFETY: the caller's promise.
-            unsafe { S::outer::<$rows, $registers>(tile) }
+            unsafe { S::vectorize(Outer::<_, $rows, $registers>(tile)) }
         };
     }
     match shape {

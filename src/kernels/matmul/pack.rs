@@ -1,7 +1,7 @@
 //! Copies of parts of a matrix, in the order in which the innermost loops read them.
 
 use super::Matrix;
-use super::lanes::Element;
+use crate::kernels::simd::Element;
 
 /// Rows that are transposed together: few enough that what is read of a column, and what is
 /// written, stays in the first-level cache until the cache lines are used up.
@@ -12,7 +12,7 @@ const STRIP: usize = 32;
 /// # Panics
 ///
 /// When `to` has fewer than `rows * width` elements, or `width` is less than `cols`.
-pub(super) fn rows<T: Element>(to: &mut [T], matrix: Matrix<T>, width: usize) {
+pub(crate) fn rows<T: Element>(to: &mut [T], matrix: Matrix<T>, width: usize) {
     let Matrix { data, rows, cols, row_stride, col_stride } = matrix;
     let to = &mut to[..rows * width];
     assert!(cols <= width, "a row does not fit");

@@ -1,7 +1,7 @@
 //! The innermost loops: a tile of the product that stays in registers for the whole sum.
 
 use super::Write;
-use super::lanes::Lanes;
+use crate::kernels::simd::{Kernel, Lanes};
 
 /// Where a tile of `C += A B` lies, and how long its sums are.
 #[derive(Clone, Copy)]
@@ -24,6 +24,33 @@ pub(super) struct Tile<T> {
     pub(super) write: Write,
 }
 
+/// [`outer`] as a kernel.
+pub(super) struct Outer<'a, T, const ROWS: usize, const REGISTERS: usize>(pub(super) &'a Tile<T>);
+
+impl<V: Lanes, const ROWS: usize, const REGISTERS: usize> Kernel<V>
+    for Outer<'_, V::Element, ROWS, REGISTERS>
+{
+    #[inline(always)]
+    unsafe fn run(self) {
+        // SAFETY: the caller's promise.
+        unsafe { outer::<V, ROWS, REGISTERS>(self.0) }
+    }
+}
+
+/// [`inner`] as a kernel.
+pub(super) struct Inner<'a, T, const ROWS: usize, const COLS: usize>(
+    pub(super) &'a Tile<T>,
+    pub(super) [usize; 2],
+);
+
+impl<V: Lanes, const ROWS: usize, const COLS: usize> Kernel<V> for Inner<'_, V::Element, ROWS, COLS> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        // SAFETY: the caller's promise.
+        unsafe { inner::<V, ROWS, COLS>(self.0, self.1) }
+    }
+}
+
 /// A tile of `ROWS` rows and `REGISTERS` registers, as a sum of outer products:
 ///
 /// ```text
@@ -36,7 +63,7 @@ pub(super) struct Tile<T> {
 /// accessible, and rows of `b` readable to their end: for an [`IS_MASKED`](Lanes::IS_MASKED) `V`
 /// that is `last` numbers into the last register, else all of it.
 #[inline(always)]
-pub(super) unsafe fn outer<V: Lanes, const ROWS: usize, const REGISTERS: usize>(tile: &Tile<V::Element>) {
+unsafe fn outer<V: Lanes, const ROWS: usize, const REGISTERS: usize>(tile: &Tile<V::Element>) {
     // SAFETY: the caller promises the processor.
     let zero = unsafe { V::zero() };
     let mut sums = [[zero; REGISTERS]; ROWS];
@@ -95,7 +122,7 @@ pub(super) unsafe fn outer<V: Lanes, const ROWS: usize, const REGISTERS: usize>(
 ///
 /// The processor must know the instructions of `V`, and all elements must be accessible.
 #[inline(always)]
-pub(super) unsafe fn inner<V: Lanes, const ROWS: usize, const COLS: usize>(
+unsafe fn inner<V: Lanes, const ROWS: usize, const COLS: usize>(
     tile: &Tile<V::Element>,
     [rows, cols]: [usize; 2],
 ) {

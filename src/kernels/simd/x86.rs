@@ -2,15 +2,31 @@
 
 use std::arch::x86_64::*;
 
-use super::blocks;
-use super::lanes::{Isa, Lanes, Product};
-use super::tile::{self, Tile};
+use super::lanes::{Isa, Job, Kernel, Lanes};
 
-/// The products of this processor, the fastest first.
-pub(super) fn products() -> [Option<Product<f32>>; 2] {
+/// Sets of instructions this module has, the fastest first.
+pub(super) const SETS: usize = 2;
+
+/// Does the job by the set of this number; whether the processor knows it.
+///
+/// # Safety
+///
+/// What the job demands beside its processor.
+pub(super) unsafe fn run(set: usize, job: impl Job<f32>) -> bool {
     let has_avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-    let has_avx512 = has_avx2 && is_x86_feature_detected!("avx512f");
-    [has_avx512.then_some(blocks::product::<Avx512>), has_avx2.then_some(blocks::product::<Avx2>)]
+    match set {
+        0 if has_avx2 && is_x86_feature_detected!("avx512f") => {
+            // SAFETY: the processor knows the instructions; the rest is the caller's promise.
+            unsafe { job.run::<Avx512>() };
+            true
+        }
+        1 if has_avx2 => {
+            // SAFETY: as above.
+            unsafe { job.run::<Avx2>() };
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Rows as columns, by what every 64-bit x86 processor has.
@@ -196,20 +212,15 @@ struct Avx512;
 
 impl Isa for Avx512 {
     type Register = __m512;
-    const ROWS: usize = 8;
     const REGISTERS: usize = 3;
+    const ROWS: usize = 8;
     const TALL: usize = 16;
+    const PANEL: usize = 4;
 
     #[target_feature(enable = "avx512f")]
-    unsafe fn outer<const ROWS: usize, const REGISTERS: usize>(tile: &Tile<f32>) {
+    unsafe fn vectorize<K: Kernel<__m512>>(kernel: K) {
         // SAFETY: the caller's promise.
-        unsafe { tile::outer::<__m512, ROWS, REGISTERS>(tile) }
-    }
-
-    #[target_feature(enable = "avx512f")]
-    unsafe fn inner<const ROWS: usize, const COLS: usize>(tile: &Tile<f32>, sides: [usize; 2]) {
-        // SAFETY: the caller's promise.
-        unsafe { tile::inner::<__m512, ROWS, COLS>(tile, sides) }
+        unsafe { kernel.run() }
     }
 }
 
@@ -218,19 +229,14 @@ struct Avx2;
 
 impl Isa for Avx2 {
     type Register = __m256;
-    const ROWS: usize = 6;
     const REGISTERS: usize = 2;
+    const ROWS: usize = 6;
     const TALL: usize = 8;
+    const PANEL: usize = 2;
 
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn outer<const ROWS: usize, const REGISTERS: usize>(tile: &Tile<f32>) {
+    unsafe fn vectorize<K: Kernel<__m256>>(kernel: K) {
         // SAFETY: the caller's promise.
-        unsafe { tile::outer::<__m256, ROWS, REGISTERS>(tile) }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn inner<const ROWS: usize, const COLS: usize>(tile: &Tile<f32>, sides: [usize; 2]) {
-        // SAFETY: the caller's promise.
-        unsafe { tile::inner::<__m256, ROWS, COLS>(tile, sides) }
+        unsafe { kernel.run() }
     }
 }

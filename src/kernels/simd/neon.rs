@@ -2,13 +2,22 @@
 
 use std::arch::aarch64::*;
 
-use super::blocks;
-use super::lanes::{Isa, Lanes, Product};
-use super::tile::{self, Tile};
+use super::lanes::{Isa, Job, Kernel, Lanes};
 
-/// The products of this processor, the fastest first.
-pub(super) fn products() -> [Option<Product<f32>>; 1] {
-    [Some(blocks::product::<Neon>)]
+/// Sets of instructions this module has.
+pub(super) const SETS: usize = 1;
+
+/// Does the job by the set of this number; whether the processor knows it.
+///
+/// # Safety
+///
+/// What the job demands beside its processor.
+pub(super) unsafe fn run(set: usize, job: impl Job<f32>) -> bool {
+    if set == 0 {
+        // SAFETY: every 64-bit Arm processor has NEON; the rest is the caller's promise.
+        unsafe { job.run::<Neon>() };
+    }
+    set == 0
 }
 
 /// Rows as columns.
@@ -113,14 +122,10 @@ impl Isa for Neon {
     const REGISTERS: usize = 3;
     const ROWS: usize = 8;
     const TALL: usize = 16;
+    const PANEL: usize = 4;
 
-    unsafe fn outer<const ROWS: usize, const REGISTERS: usize>(tile: &Tile<f32>) {
+    unsafe fn vectorize<K: Kernel<float32x4_t>>(kernel: K) {
         // SAFETY: the caller's promise.
-        unsafe { tile::outer::<float32x4_t, ROWS, REGISTERS>(tile) }
-    }
-
-    unsafe fn inner<const ROWS: usize, const COLS: usize>(tile: &Tile<f32>, sides: [usize; 2]) {
-        // SAFETY: the caller's promise.
-        unsafe { tile::inner::<float32x4_t, ROWS, COLS>(tile, sides) }
+        unsafe { kernel.run() }
     }
 }

@@ -4,12 +4,11 @@ use std::array;
 use std::marker::PhantomData;
 use std::ops::Mul;
 
-use super::lanes::{Element, Isa, Lanes};
-use super::tile::{self, Tile};
+use super::lanes::{Element, Isa, Kernel, Lanes};
 
 /// Four numbers.
 #[derive(Clone, Copy)]
-pub(super) struct Four<T>([T; 4]);
+pub(crate) struct Four<T>([T; 4]);
 
 impl<T: Element + Mul<Output = T>> Lanes for Four<T> {
     type Element = T;
@@ -76,29 +75,29 @@ impl<T: Element + Mul<Output = T>> Lanes for Four<T> {
 }
 
 /// Whatever the compiler may assume of every processor.
-pub(super) struct Portable<T>(PhantomData<T>);
+pub(crate) struct Portable<T>(PhantomData<T>);
 
 impl<T: Element + Mul<Output = T>> Isa for Portable<T> {
     type Register = Four<T>;
     const REGISTERS: usize = 2;
     const ROWS: usize = 4;
     const TALL: usize = 8;
+    const PANEL: usize = 2;
 
-    unsafe fn outer<const ROWS: usize, const REGISTERS: usize>(tile: &Tile<T>) {
+    unsafe fn vectorize<K: Kernel<Four<T>>>(kernel: K) {
         // SAFETY: the caller's promise.
-        unsafe { tile::outer::<Four<T>, ROWS, REGISTERS>(tile) }
-    }
-
-    unsafe fn inner<const ROWS: usize, const COLS: usize>(tile: &Tile<T>, sides: [usize; 2]) {
-        // SAFETY: the caller's promise.
-        unsafe { tile::inner::<Four<T>, ROWS, COLS>(tile, sides) }
+        unsafe { kernel.run() }
     }
 }
 
-/// No more than [`Portable`].
+/// Sets of instructions beside [`Portable`].
 #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
-pub(super) fn products() -> [Option<super::lanes::Product<f32>>; 0] {
-    []
+pub(super) const SETS: usize = 0;
+
+/// There is none to do the job by.
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+pub(super) unsafe fn run(_: usize, _: impl super::lanes::Job<f32>) -> bool {
+    false
 }
 
 /// Rows as columns.

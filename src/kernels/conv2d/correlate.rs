@@ -1,0 +1,388 @@
+//! Outputs, and gradients by inputs: both are sums over windows of a source.
+//!
+//! Plain version, for one group and one image:
+//!
+//! ```text
+//! target[o][i][j] = sum over c, s, t of  weight[o, c][s, t] * source[c][window of i, j at s, t]
+//! ```
+//!
+//! A task is a *panel* of output channels, as many as a tile holds side by side, for some rows of an
+//! image or for some whole images. It goes through the input channels a part at a time: the part's
+//! weights are copied into the order in which the innermost loop reads them, from wherever and
+//! however they lie, and stay in the cache while all pixels of the task are summed. Sums stand
+//! pixel by pixel; at the end of a task they are finished and written channel by channel.
+//!
+//! How work is cut follows from shapes and instructions, so results do not depend on threads.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::axis::Axis;
+use super::source::{copy_len, source};
+use super::tile::{self, Pixels};
+use super::{Finish, Sizes};
+use crate::kernels::Real;
+use crate::kernels::matmul::{Matrix, pack};
+use crate::kernels::share::{self, share};
+use crate::kernels::simd::{Isa, Job, Lanes};
+
+/// Most weights of an output channel that are copied at once: with a panel of AVX-512 32 KiB of f32.
+const DEPTH: usize = 128;
+
+/// Output pixels of a task, about: with a panel of AVX-512 64 KiB of f32.
+const PIXELS: usize = 256;
+
+/// One kind of sums over windows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Correlation {
+    images: usize,
+    groups: usize,
+    /// Channels of a group.
+    inputs: usize,
+    outputs: usize,
+    /// Pixels of a plane.
+    source: [usize; 2],
+    target: [usize; 2],
+    axes: [Axis; 2],
+    /// Side of the kernel.
+    k: usize,
+    /// From an output channel and from an input channel of the weight to the next.
+    strides: [usize; 2],
+}
+
+impl Correlation {
+    /// The outputs.
+    pub(super) fn forward(sizes: &Sizes) -> Self {
+        let (conv, unfold) = (&sizes.conv, &sizes.unfold);
+        let inputs = sizes.c / conv.groups;
+        let all = Self {
+            images: sizes.n,
+            groups: conv.groups,
+            inputs,
+            outputs: conv.outputs / conv.groups,
+            source: [unfold.h, unfold.w],
+            target: [unfold.oh, unfold.ow],
+            axes: [Axis::forward(conv.window(), unfold.oh), Axis::forward(conv.window(), unfold.ow)],
+            k: conv.k,
+            strides: [inputs * unfold.taps(), unfold.taps()],
+        };
+        if unfold.is_plain() && all.pixels() <= PIXELS { all.flat() } else { all }
+    }
+
+    /// The gradients by the inputs at these positions, of `stride` along each axis.
+    pub(super) fn backward(sizes: &Sizes, [down, across]: [usize; 2]) -> Self {
+        let (conv, unfold) = (&sizes.conv, &sizes.unfold);
+        let inputs = sizes.c / conv.groups;
+        let all = Self {
+            images: sizes.n,
+            groups: conv.groups,
+            inputs: conv.outputs / conv.groups,
+            outputs: inputs,
+            source: [unfold.oh, unfold.ow],
+            target: [unfold.h, unfold.w],
+            axes: [Axis::backward(conv, unfold.h, down), Axis::backward(conv, unfold.w, across)],
+            k: conv.k,
+            strides: [unfold.taps(), inputs * unfold.taps()],
+        };
+        if unfold.is_plain() && all.pixels() <= PIXELS { all.flat() } else { all }
+    }
+
+    /// The same sums, with every plane one row, where there is no window.
+    fn flat(self) -> Self {
+        let pixels = self.source[0] * self.source[1];
+        let [mut down, mut across] = self.axes;
+        (down.outputs, across.outputs) = (1, pixels);
+        Self { source: [1, pixels], target: [1, pixels], axes: [down, across], ..self }
+    }
+
+    /// Pixels that are summed in a plane.
+    fn pixels(&self) -> usize {
+        self.axes[0].outputs * self.axes[1].outputs
+    }
+
+    /// Output rows of a task, and images.
+    fn chunk(&self) -> [usize; 2] {
+        let rows = self.axes[0].outputs;
+        if self.pixels() >= PIXELS {
+            return [rows.div_ceil(rows.min(self.pixels().div_ceil(PIXELS))), 1];
+        }
+        let most = (PIXELS / self.pixels().max(1)).clamp(1, self.images.max(1));
+        [rows, self.images.div_ceil(self.images.div_ceil(most).max(1)).max(1)]
+    }
+
+    /// Input channels of a part.
+    fn part(&self) -> usize {
+        let most = (DEPTH / (self.k * self.k)).clamp(1, self.inputs.max(1));
+        self.inputs.div_ceil(self.inputs.div_ceil(most).max(1)).max(1)
+    }
+
+    /// Elements that a worker needs: of weights, of sums, and of a copy of the source.
+    fn lens<T: Real>(&self) -> [usize; 3] {
+        let ([rows, images], part, width) = (self.chunk(), self.part(), T::widths()[1]);
+        let [down, across] = &self.axes;
+        let copy = copy_len([down, across], part, rows.min(down.outputs));
+        [part * self.k * self.k * width, images * rows * across.outputs * width, copy]
+    }
+
+    /// Elements of scratch on `threads` threads.
+    pub(super) fn scratch_len<T: Real>(&self, threads: usize) -> usize {
+        share::scratch_len(self.tasks(T::widths()[1]), self.lens::<T>().iter().sum(), threads)
+    }
+
+    fn chunks(&self) -> usize {
+        let [rows, images] = self.chunk();
+        self.axes[0].outputs.div_ceil(rows.max(1)) * self.images.div_ceil(images)
+    }
+
+    /// Output channels of a panel when a tile holds `widest`.
+    fn panel(&self, widest: usize) -> usize {
+        self.outputs.div_ceil(self.outputs.div_ceil(widest).max(1)).max(1)
+    }
+
+    fn tasks(&self, widest: usize) -> usize {
+        self.groups * self.outputs.div_ceil(self.panel(widest)) * self.chunks()
+    }
+
+    /// The task of this number. Those of a panel follow one another.
+    fn task(&self, index: usize, panel: usize) -> Task {
+        let [rows, images] = self.chunk();
+        let (of_panel, chunk) = (index / self.chunks(), index % self.chunks());
+        let panels = self.outputs.div_ceil(panel);
+        let (group, first) = (of_panel / panels, of_panel % panels * panel);
+        let in_image = self.axes[0].outputs.div_ceil(rows.max(1)).max(1);
+        let (image, row) = (chunk / in_image * images, chunk % in_image * rows);
+        Task {
+            group,
+            outputs: first..self.outputs.min(first + panel),
+            images: image..self.images.min(image + images),
+            rows: row..self.axes[0].outputs.min(row + rows),
+        }
+    }
+}
+
+/// What one task computes, counted within its group.
+struct Task {
+    group: usize,
+    outputs: Range<usize>,
+    images: Range<usize>,
+    rows: Range<usize>,
+}
+
+/// Fills the target positions of a correlation, with its scratch.
+pub(super) struct Correlate<'a, T> {
+    pub(super) how: &'a Correlation,
+    pub(super) source: &'a [T],
+    pub(super) weight: &'a [T],
+    pub(super) finish: &'a Finish<'a, T>,
+    pub(super) target: &'a mut [T],
+    pub(super) scratch: &'a mut [T],
+}
+
+impl<T: Real> Correlate<'_, T> {
+    /// Does it by the best instructions there are.
+    pub(super) fn run(self) {
+        let Correlation { images, groups, inputs, outputs, source, target, .. } = *self.how;
+        assert_eq!(self.source.len(), images * groups * inputs * source[0] * source[1], "source");
+        assert_eq!(self.target.len(), images * groups * outputs * target[0] * target[1], "target");
+        assert_eq!(self.weight.len(), groups * inputs * outputs * self.how.k * self.how.k, "weight");
+        // SAFETY: the job demands nothing beside its processor.
+        unsafe { T::dispatch(self) };
+    }
+}
+
+impl<T: Real> Job<T> for Correlate<'_, T> {
+    unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
+        let Self { how, source, weight, finish, target, scratch } = self;
+        let target = Target { start: target.as_mut_ptr(), of: PhantomData };
+        let panel = how.panel(S::PANEL * S::Register::LANES);
+        let work = Work { how, source, weight, finish, target };
+        let tasks = how.tasks(S::PANEL * S::Register::LANES);
+        share((scratch, how.lens::<T>().iter().sum()), (tasks, 0..tasks), |scratch, index| {
+            // SAFETY: the caller promises the processor, and every task has outputs of its own.
+            unsafe { work.task::<S>(&how.task(index, panel), scratch) };
+        });
+    }
+}
+
+/// The target, of which every task writes its own part.
+struct Target<'a, T> {
+    start: *mut T,
+    of: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: tasks write to different elements, by the contract of `run`.
+unsafe impl<T: Send> Sync for Target<'_, T> {}
+
+impl<T> Target<'_, T> {
+    /// A run of elements.
+    ///
+    /// # Safety
+    ///
+    /// They lie within the target, and nothing else has them while the slice lives.
+    #[allow(clippy::mut_from_ref)] // the contract
+    unsafe fn run(&self, run: Range<usize>) -> &mut [T] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.wrapping_add(run.start), run.len()) }
+    }
+}
+
+struct Work<'a, T> {
+    how: &'a Correlation,
+    source: &'a [T],
+    weight: &'a [T],
+    finish: &'a Finish<'a, T>,
+    target: Target<'a, T>,
+}
+
+impl<T: Real> Work<'_, T> {
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `S`, and no other task may have these outputs.
+    unsafe fn task<S: Isa<Register: Lanes<Element = T>>>(&self, task: &Task, scratch: &mut [T]) {
+        let [weights, sums, _] = self.how.lens::<T>();
+        let (weights, scratch) = scratch.split_at_mut(weights);
+        let (sums, copy) = scratch.split_at_mut(sums);
+        let registers = task.outputs.len().div_ceil(S::Register::LANES);
+        let width = registers * S::Register::LANES;
+        for first in (0..self.how.inputs).step_by(self.how.part()) {
+            let part = first..self.how.inputs.min(first + self.how.part());
+            self.pack(task, &part, (weights, width));
+            for (image, sums) in task.images.clone().zip(sums.chunks_exact_mut(self.sums_len(task, width))) {
+                // SAFETY: the caller promises the processor.
+                unsafe { self.sum::<S>(task, (image, &part), weights, (sums, registers), copy) };
+            }
+        }
+        for (image, sums) in task.images.clone().zip(sums.chunks_exact(self.sums_len(task, width))) {
+            // SAFETY: the caller promises the outputs.
+            unsafe { self.write(task, image, (sums, width)) };
+        }
+    }
+
+    /// Sums of an image of a task.
+    fn sums_len(&self, task: &Task, width: usize) -> usize {
+        task.rows.len() * self.how.axes[1].outputs * width
+    }
+
+    /// Copies the weights of a part: `[c][taps][width]`.
+    fn pack(&self, task: &Task, part: &Range<usize>, (to, width): (&mut [T], usize)) {
+        let (how, taps) = (self.how, self.how.k * self.how.k);
+        let [output, input] = how.strides;
+        let group = task.group * how.inputs * how.outputs * taps;
+        let weight = &self.weight[group + task.outputs.start * output..];
+        // Where taps of all channels follow one another, they are rows of one matrix.
+        let (rows, at_once) = if input == taps { (taps * part.len(), part.len()) } else { (taps, 1) };
+        let channels = part.clone().step_by(at_once.max(1));
+        for (c, to) in channels.zip(to.chunks_exact_mut(rows * width)) {
+            let cols = task.outputs.len();
+            let data = &weight[c * input..];
+            pack::rows(to, Matrix { data, rows, cols, row_stride: 1, col_stride: output }, width);
+        }
+    }
+
+    /// Adds a part to the sums of an image of a task.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `S`.
+    unsafe fn sum<S: Isa<Register: Lanes<Element = T>>>(
+        &self,
+        task: &Task,
+        (image, part): (usize, &Range<usize>),
+        weights: &[T],
+        (sums, registers): (&mut [T], usize),
+        copy: &mut [T],
+    ) {
+        let Correlation { axes: [down, across], k, .. } = self.how;
+        let plane = self.how.source[0] * self.how.source[1];
+        let channel = (image * self.how.groups + task.group) * self.how.inputs + part.start;
+        let planes = &self.source[channel * plane..][..part.len() * plane];
+        let from = source(planes, self.how.source, [down, across], &task.rows, copy);
+        let width = registers * S::Register::LANES;
+        let first = down.first_read() * from.row + across.first_read();
+        let x = from.data.as_ptr().wrapping_add(first);
+        let of_row = |advance: isize| advance * from.row as isize;
+        for (row, sums) in sums.chunks_exact_mut(across.outputs * width).enumerate() {
+            for (start, size) in tile::tiles(across.outputs, registers) {
+                let tile = Pixels {
+                    x: x.wrapping_add(row * down.stride * from.row + start * across.stride),
+                    x_step: across.stride,
+                    x_strides: [from.channel as isize, of_row(down.advance), across.advance],
+                    w: weights.as_ptr().wrapping_add((down.first * k + across.first) * width),
+                    w_strides: [k * k * width, down.step * k * width, across.step * width],
+                    counts: [part.len(), down.taps, across.taps],
+                    sums: sums.as_mut_ptr().wrapping_add(start * width),
+                    width,
+                    adds: part.start > 0,
+                };
+                // SAFETY: the caller promises the processor. `pack` wrote all weights of the part,
+                // `source` holds all that the rows read, and the tile's sums lie within its row.
+                unsafe { tile::pixels::<S>(&tile, size, registers) };
+            }
+        }
+    }
+
+    /// Finishes the sums of an image of a task.
+    ///
+    /// # Safety
+    ///
+    /// No other task may have these outputs.
+    unsafe fn write(&self, task: &Task, image: usize, (sums, width): (&[T], usize)) {
+        let [down, across] = &self.how.axes;
+        let plane = self.how.target[0] * self.how.target[1];
+        let first = (image * self.how.groups + task.group) * self.how.outputs + task.outputs.start;
+        let channel = task.group * self.how.outputs + task.outputs.start;
+        let is_dense = down.to_step == 1 && across.to_step == 1;
+        for at in (0..task.outputs.len()).step_by(FOUR) {
+            let channels = FOUR.min(task.outputs.len() - at);
+            if is_dense {
+                let run = |i: usize| {
+                    let start = (first + at + i) * plane + task.rows.start * across.outputs;
+                    // Channels beyond the last have nothing to write.
+                    start..start + if i < channels { task.rows.len() * across.outputs } else { 0 }
+                };
+                let runs: [_; FOUR] = std::array::from_fn(run);
+                // SAFETY: the outputs of the task, all within the target; the caller promises that
+                // no other task has them.
+                let mut to = runs.clone().map(|run| unsafe { self.target.run(run) });
+                gather(&sums[at..], width, &mut to);
+                for (i, (to, run)) in to.into_iter().zip(runs).take(channels).enumerate() {
+                    self.finish.apply(to, channel + at + i, run.start);
+                }
+                continue;
+            }
+            for (row, sums) in task.rows.clone().zip(sums.chunks_exact(across.outputs * width)) {
+                let start = (down.to_start + row * down.to_step) * self.how.target[1] + across.to_start;
+                for (q, sums) in sums.chunks_exact(width).enumerate() {
+                    for (i, &sum) in sums[at..].iter().enumerate().take(channels) {
+                        let to = (first + at + i) * plane + start + q * across.to_step;
+                        // SAFETY: as above.
+                        unsafe { self.target.run(to..to + 1) }.fill(sum);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Channels that are written together.
+const FOUR: usize = 4;
+
+/// Takes the first four sums of each pixel, which are `width` apart, to four runs of pixels. A run
+/// that is empty takes none.
+fn gather<T: Real>(sums: &[T], width: usize, to: &mut [&mut [T]; FOUR]) {
+    let pixels = to[0].len();
+    let mut p = 0;
+    if to.iter().all(|to| to.len() == pixels) {
+        while p + FOUR <= pixels {
+            let four: [[T; FOUR]; FOUR] =
+                std::array::from_fn(|i| std::array::from_fn(|o| sums[(p + i) * width + o]));
+            for (to, values) in to.iter_mut().zip(T::transpose(four)) {
+                to[p..p + FOUR].copy_from_slice(&values);
+            }
+            p += FOUR;
+        }
+    }
+    for (o, to) in to.iter_mut().enumerate() {
+        to.iter_mut().enumerate().skip(p).for_each(|(p, to)| *to = sums[p * width + o]);
+    }
+}

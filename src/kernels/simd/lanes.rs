@@ -1,0 +1,148 @@
+//! Registers of numbers, and what is compiled for them.
+
+use std::ops::AddAssign;
+
+/// A register of [`LANES`](Self::LANES) numbers.
+///
+/// Only the `unsafe` functions make a register, and each of them demands a processor that knows
+/// the instructions. Whoever holds a register has kept that promise, so the rest is safe.
+pub(crate) trait Lanes: Copy {
+    type Element: Element;
+
+    /// Numbers in a register.
+    const LANES: usize;
+
+    /// Whether [`load_part`](Self::load_part) is as fast as [`load`](Self::load).
+    const IS_MASKED: bool;
+
+    /// All lanes 0.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of this type.
+    unsafe fn zero() -> Self;
+
+    /// All lanes `*from`.
+    ///
+    /// # Safety
+    ///
+    /// As [`zero`](Self::zero), and `from` must be readable.
+    unsafe fn splat(from: *const Self::Element) -> Self;
+
+    /// The numbers from `from` on.
+    ///
+    /// # Safety
+    ///
+    /// As [`zero`](Self::zero), and `LANES` numbers from `from` on must be readable.
+    unsafe fn load(from: *const Self::Element) -> Self;
+
+    /// The `n` numbers from `from` on, then zeros. `n` is at least 1 and at most `LANES`.
+    ///
+    /// # Safety
+    ///
+    /// As [`zero`](Self::zero), and `n` numbers from `from` on must be readable.
+    unsafe fn load_part(from: *const Self::Element, n: usize) -> Self;
+
+    /// Writes all lanes.
+    ///
+    /// # Safety
+    ///
+    /// `LANES` numbers from `to` on must be writable.
+    unsafe fn store(self, to: *mut Self::Element);
+
+    /// Writes the first `n` lanes. `n` is at least 1 and at most `LANES`.
+    ///
+    /// # Safety
+    ///
+    /// `n` numbers from `to` on must be writable.
+    unsafe fn store_part(self, to: *mut Self::Element, n: usize);
+
+    /// `self + a * b`
+    fn add_product(self, a: Self, b: Self) -> Self;
+
+    /// `self + other`
+    fn add(self, other: Self) -> Self;
+
+    /// The sum over the lanes of each.
+    fn sums(registers: &[Self; 4]) -> [Self::Element; 4];
+}
+
+/// A set of instructions.
+pub(crate) trait Isa {
+    type Register: Lanes;
+
+    /// Registers side by side in a tile of a matrix product, at most 3.
+    const REGISTERS: usize;
+
+    /// Rows of a tile of two or three registers: 4, 6 or 8.
+    const ROWS: usize;
+
+    /// Rows of a tile of one register: 8 or 16.
+    const TALL: usize;
+
+    /// Registers side by side in a tile of a convolution, 2 or 4.
+    const PANEL: usize;
+
+    /// Runs `kernel`, compiled for these instructions.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know them, and as [`Kernel::run`].
+    unsafe fn vectorize<K: Kernel<Self::Register>>(kernel: K);
+}
+
+/// An innermost loop, written once for every kind of register.
+pub(crate) trait Kernel<V: Lanes> {
+    /// Runs it; always inlined, so that it is compiled for the instructions of its caller.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `V`. What else must hold, the kernel says.
+    unsafe fn run(self);
+}
+
+/// Work that is written once for every set of instructions.
+pub(crate) trait Job<T> {
+    /// Does it.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `S`. What else must hold, the job says.
+    unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self);
+}
+
+/// A number that vector code computes with.
+pub(crate) trait Element: Copy + Default + AddAssign + 'static {
+    /// Does the job by the fastest instructions that this processor knows: always the same ones in
+    /// a process.
+    ///
+    /// # Safety
+    ///
+    /// What the job demands beside its processor.
+    unsafe fn dispatch(job: impl Job<Self>);
+
+    /// Numbers in a register of those instructions, and in a [`Isa::PANEL`] of them.
+    fn widths() -> [usize; 2] {
+        struct Widths<'a>(&'a mut [usize; 2]);
+
+        impl<T> Job<T> for Widths<'_> {
+            unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
+                *self.0 = [1, S::PANEL].map(|registers| registers * S::Register::LANES);
+            }
+        }
+
+        let mut widths = [0; 2];
+        // SAFETY: the job demands nothing.
+        unsafe { Self::dispatch(Widths(&mut widths)) };
+        widths
+    }
+
+    /// Rows as columns.
+    #[inline(always)]
+    fn transpose([a, b, c, d]: [[Self; 4]; 4]) -> [[Self; 4]; 4] {
+        std::array::from_fn(|i| [a[i], b[i], c[i], d[i]])
+    }
+}
+
+/// The numbers a set of instructions works on.
+pub(crate) type Num<S> = <<S as Isa>::Register as Lanes>::Element;

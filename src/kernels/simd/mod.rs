@@ -1,0 +1,69 @@
+//! Vector instructions: what differs between processors, and nothing else.
+//!
+//! An innermost loop is a [`Kernel`], written once for every kind of register. The loops around it
+//! are a [`Job`], written once for every set of instructions; [`Element::dispatch`] does it by the
+//! best set this processor knows. Tests take every set it knows, by [`run`].
+
+mod lanes;
+mod portable;
+
+#[cfg(target_arch = "aarch64")]
+#[path = "neon.rs"]
+mod native;
+#[cfg(target_arch = "x86_64")]
+#[path = "x86.rs"]
+mod native;
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+use portable as native;
+
+pub(crate) use lanes::{Element, Isa, Job, Kernel, Lanes, Num};
+use portable::Portable;
+
+/// Sets of instructions, the fastest first; the last is of every processor.
+pub(crate) const SETS: usize = native::SETS + 1;
+
+/// Does the job by the set of this number; whether the processor knows it.
+///
+/// # Safety
+///
+/// What the job demands beside its processor.
+pub(crate) unsafe fn run(set: usize, job: impl Job<f32>) -> bool {
+    if set + 1 < SETS {
+        // SAFETY: the caller's promise.
+        return unsafe { native::run(set, job) };
+    }
+    // SAFETY: every processor knows these instructions; the rest is the caller's promise.
+    unsafe { job.run::<Portable<f32>>() };
+    true
+}
+
+/// The fastest set that this processor knows.
+fn best() -> usize {
+    struct Nothing;
+
+    impl Job<f32> for Nothing {
+        unsafe fn run<S: Isa<Register: Lanes<Element = f32>>>(self) {}
+    }
+
+    // SAFETY: nothing is done.
+    (0..SETS).find(|&set| unsafe { run(set, Nothing) }).unwrap_or(SETS - 1)
+}
+
+impl Element for f32 {
+    unsafe fn dispatch(job: impl Job<Self>) {
+        // SAFETY: the caller's promise.
+        unsafe { run(best(), job) };
+    }
+
+    #[inline(always)]
+    fn transpose(rows: [[Self; 4]; 4]) -> [[Self; 4]; 4] {
+        native::transpose(rows)
+    }
+}
+
+impl Element for f64 {
+    unsafe fn dispatch(job: impl Job<Self>) {
+        // SAFETY: every processor knows these instructions; the rest is the caller's promise.
+        unsafe { job.run::<Portable<Self>>() };
+    }
+}
