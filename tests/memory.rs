@@ -43,6 +43,8 @@ fn main() {
     the_kernel_sees_touched_pages();
     // One thread, so that two runs of a network hold the same scratch at the same time.
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();
+    // Work of a single piece is done by the thread that asks, which keeps scratch for its products too.
+    scratch::keep_scratch();
     a_limit_refuses_and_the_process_goes_on();
     state::steps_allocate_nothing_after_the_first();
     state::a_batch_of_a_cache_is_its_result();

@@ -3,8 +3,10 @@
 //! [`Site`] cuts the network into a frozen prefix, the part that is trained and a frozen
 //! suffix. [`Samples`] run the prefix once for each image and keep its output in a file.
 //! [`train`] then trains the [`Part`] on batches of failures and replay. Localization (its trial
-//! repairs), search and every level of repair use these three.
+//! repairs), search and every level of repair use these three. [`bytes`] says beforehand what a step
+//! takes.
 
+pub mod bytes;
 pub mod part;
 pub mod samples;
 pub mod scratch;

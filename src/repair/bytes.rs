@@ -5,11 +5,6 @@ use crate::graph::lower::Lowered;
 use crate::graph::op::{Op, elements};
 use crate::graph::{Graph, Node};
 
-/// Bytes of all tensors of `graph` in `f32`.
-pub(super) fn own_bytes(graph: &Graph, input: &[usize]) -> Result<usize> {
-    Ok(graph.params(input)?.iter().map(|p| 4 * elements(&p.param.shape)).sum())
-}
-
 /// Bytes of values that a search can add to what is alive in `graph`, for each image: the output of
 /// an alternative and one inside of it.
 pub(super) fn added_bytes(graph: &Graph, input: &[usize]) -> Result<usize> {

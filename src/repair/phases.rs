@@ -8,11 +8,11 @@ use super::bytes::{folded_bytes, largest_bytes};
 use super::counts::Counts;
 use crate::data::augment::Augment;
 use crate::data::transfer::Transfer;
-use crate::engine::checkpoint::cut;
-use crate::engine::grad::{Norms, Recompute, Wanted};
+use crate::engine::grad::Recompute;
 use crate::error::Result;
 use crate::eval::Deployed;
 use crate::fit::Site;
+use crate::fit::bytes::step_peak;
 use crate::graph::lower::{Lowered, lower};
 use crate::graph::op::elements;
 use crate::graph::{Graph, Params};
@@ -198,28 +198,7 @@ impl<'a> Whole<'a> {
         graph: &Graph,
         (batch, changes): (usize, &dyn Fn(&str) -> bool),
     ) -> Result<Peak> {
-        let levers = self.base.levers;
-        let wanted = Wanted { trained: &|_| true, input: false, norms: Norms::Fixed };
-        let named = graph.params(&site.input)?;
-        let trainable = || named.iter().filter(|p| p.param.trainable);
-        let trained: BTreeSet<String> =
-            trainable().map(|p| p.name.clone()).filter(|name| changes(name)).collect();
-        let step = Step {
-            graph,
-            trained: &trained,
-            trained_bytes: trainable().map(|p| 4 * elements(&p.param.shape)).sum(),
-            recompute: &cut(graph, &site.input, wanted, levers.depth)?,
-            input: &site.input,
-            suffix: &site.suffix,
-            params: None,
-            gradients: if levers.steps_at_once(batch) { Fate::Stepped } else { Fate::Summed },
-            mapped: levers.mapped,
-            batch,
-            micro_batch: levers.micro_batch,
-            states: levers.rule().states(),
-            threads: self.threads,
-        };
-        let mut peak = step.peak()?;
+        let mut peak = step_peak(site, graph, (batch, self.threads), changes)?;
         peak.add(Use::Data, 2 * self.list_bytes);
         Ok(peak)
     }

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use super::bytes::{added_bytes, convolution_bytes, folded_bytes, largest_bytes, own_bytes};
+use super::bytes::{added_bytes, convolution_bytes, folded_bytes, largest_bytes};
 use super::config::{Config, Method, Target};
 use super::counts::Counts;
 use super::patching::deploy_mapped;
@@ -14,6 +14,7 @@ use super::phases::{Phase, Whole};
 use super::settings::{INFER_BATCHES, depths, micro_batches, settings, time_factor};
 use crate::error::{Error, Result};
 use crate::eval::Deployed;
+use crate::fit::bytes::own_bytes;
 use crate::fit::{Level, Site};
 use crate::graph::Graph;
 use crate::kernels::missing_thread_bytes;

@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::candidate::CleanStatistics;
-use super::discretize::{Choice, discretize, worth};
+use super::discretize::{Choice, discretize, grown_at_most, worth};
 use super::paths::by_path;
 use super::space::{Space, mixtures, relax};
 use crate::engine::optim::{Optimizer, Rule};
@@ -109,7 +109,7 @@ pub fn search(
     search.steps(&mut part, 0..config.steps)?;
     part.set_aside(site, data.folder)?;
     let worth = worth(site, (&positions, &part), data.validation)?;
-    discretize(site, &positions, (&part, worth), config.max_growth)
+    discretize(site, &positions, (&part, worth), &|part| grown_at_most(site, part, config.max_growth))
 }
 
 /// A search under way.
@@ -117,7 +117,7 @@ pub(super) struct Search<'a> {
     pub(super) site: &'a Site,
     pub(super) data: Data<'a>,
     pub(super) config: &'a Config,
-    weights: &'a fit::Config,
+    pub(super) weights: &'a fit::Config,
     pub(super) rng: &'a mut Rng,
     progress: &'a mut dyn FnMut(usize, f64),
     training: Sampler,

@@ -3,8 +3,8 @@
 //! A choice weight says how much an alternative was liked on the way, not what it is worth. So
 //! each alternative is taken out of the trained mixture in turn, and what that does to the
 //! validation loss is its worth. A position keeps its worthiest alternative if its worth is
-//! above zero, else what was deployed; where the result would grow too much, the least worthy
-//! give way. What is kept keeps its share of the mixture in its gate: nothing else changes.
+//! above zero, else what was deployed; where the result would grow too much, or could not be trained in
+//! the memory of the search, the least worthy give way. What is kept keeps its share of the mixture in its gate: nothing else changes.
 
 use serde::Serialize;
 
@@ -54,7 +54,8 @@ pub(super) fn worth(
     positions.iter().map(|position| position.alternatives.iter().map(of).collect()).collect()
 }
 
-/// Decides every position by the `worth` of its alternatives in the trained mixture `part`.
+/// Decides every position by the `worth` of its alternatives in the trained mixture `part`. As long as
+/// the result does not fit, the least worthy alternative gives way.
 ///
 /// # Errors
 ///
@@ -63,24 +64,28 @@ pub(super) fn discretize(
     site: &Site,
     positions: &[Position],
     (part, worth): (&Part, Vec<Worth>),
-    max_growth: f64,
+    fits: &dyn Fn(&Part) -> Result<bool>,
 ) -> Result<(Part, Vec<Choice>)> {
     let choice = |(position, worth): (&Position, Worth)| {
         let weights = probabilities(part, &position.mix)?;
         Ok(Choice { position: position.name.clone(), chosen: best(&worth), weights, worth })
     };
     let mut choices = positions.iter().zip(worth).map(choice).collect::<Result<Vec<_>>>()?;
-    let old = site.graph.cost(&site.input)?;
-    let limit = |n: u64| (n as f64 * max_growth).ceil() as u64;
     loop {
         let chosen = rewrite(site, positions, part, &choices)?;
-        let new = chosen.graph.cost(&site.input)?;
-        if new.params <= limit(old.params) && new.macs <= limit(old.macs) {
+        if fits(&chosen)? {
             return Ok((chosen, choices));
         }
         let Some(least) = least_worthy(&mut choices) else { return Ok((chosen, choices)) };
         least.chosen = None;
     }
+}
+
+/// Whether `part` has at most so many times the parameters and multiply-adds of the deployed one.
+pub(super) fn grown_at_most(site: &Site, part: &Part, max_growth: f64) -> Result<bool> {
+    let (old, new) = (site.graph.cost(&site.input)?, part.graph.cost(&site.input)?);
+    let limit = |n: u64| (n as f64 * max_growth).ceil() as u64;
+    Ok(new.params <= limit(old.params) && new.macs <= limit(old.macs))
 }
 
 fn best(worth: &[(String, f64)]) -> Option<String> {

@@ -106,8 +106,8 @@ impl Correlation {
         if self.pixels() >= PIXELS {
             return [rows.div_ceil(rows.min(self.pixels().div_ceil(PIXELS))), 1];
         }
-        let most = (PIXELS / self.pixels().max(1)).clamp(1, self.images.max(1));
-        [rows, self.images.div_ceil(self.images.div_ceil(most).max(1)).max(1)]
+        // Not cut evenly: more images never take less scratch.
+        [rows, (PIXELS / self.pixels().max(1)).clamp(1, self.images.max(1))]
     }
 
     /// Input channels of a part.
