@@ -11,7 +11,7 @@
 
 #![allow(clippy::unwrap_used)] // a bench that cannot run has nothing to tidy up
 
-#[path = "footprint/base.rs"]
+#[path = "shared/base.rs"]
 mod base;
 
 use std::path::Path;

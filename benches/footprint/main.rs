@@ -19,10 +19,15 @@
 
 #![allow(clippy::unwrap_used)] // a bench that cannot run has nothing to tidy up
 
+#[path = "../shared/base.rs"]
 mod base;
 mod case;
+#[path = "../shared/machine.rs"]
+mod machine;
+mod measured;
 mod own;
 mod peer;
+#[path = "../shared/process.rs"]
 mod process;
 mod proof;
 mod table;
@@ -36,8 +41,9 @@ use std::time::Duration;
 use archrepair::memory::{Meter, meter};
 use case::Case;
 use clap::{Parser, ValueEnum};
+use measured::{Measured, Seen};
 use peer::Peer;
-use process::{Bounds, Measured, measure};
+use process::Bounds;
 use proof::Proof;
 use table::{Row, table};
 
@@ -160,15 +166,21 @@ fn run_child(child: Runner, folder: &Path, arguments: &Arguments) -> ExitCode {
 }
 
 fn run_all(folder: &Path, arguments: &Arguments) -> Vec<Row> {
-    let bounds =
-        Bounds { patience: Duration::from_secs(arguments.patience), spare: arguments.spare_mib << 20 };
+    let bounds = Bounds {
+        patience: Duration::from_secs(arguments.patience),
+        spare: arguments.spare_mib << 20,
+        every: Duration::from_millis(5),
+    };
     let run = |who, levers: &str, mut command: Command| {
-        let threads = arguments.threads.to_string();
-        command.args(["--steps", &arguments.steps.to_string(), "--threads", &threads]);
-        for name in ["RAYON_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"] {
-            command.env(name, &threads);
+        let threads = arguments.threads;
+        command.args(["--steps", &arguments.steps.to_string(), "--threads", &threads.to_string()]);
+        process::set_threads(&mut command, threads);
+        let mut seen = Seen::default();
+        let mut measured = process::measure::<Measured>(command, folder, bounds, |id| seen.look(id));
+        if let Ok(measured) = &mut measured {
+            measured.seen = seen;
         }
-        Row { who, levers: levers.into(), measured: measure(command, folder, bounds) }
+        Row { who, levers: levers.into(), measured }
     };
     let mut rows = Vec::new();
     for levers in &arguments.levers {
@@ -185,13 +197,11 @@ fn run_all(folder: &Path, arguments: &Arguments) -> Vec<Row> {
 
 /// Prints the table; whether all losses agree.
 fn print(case: &Case, rows: &[Row], arguments: &Arguments) -> bool {
-    // The load of the last minute, this bench included.
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or_default();
     println!(
-        "{case}: {} steps, {} threads, load {load}\n\n{}",
+        "{case}: {} steps, {} threads, load {}\n\n{}",
         arguments.steps,
         arguments.threads,
+        machine::load(),
         table(rows)
     );
     for Row { who, levers, measured } in rows {

@@ -22,7 +22,7 @@ use archrepair::zoo::{Model, Overrides};
 use candle_core::{Device, Tensor};
 
 use crate::case::Step;
-use crate::process::Measured;
+use crate::measured::Measured;
 
 const LEVERS: &str = "not nothing, mixtures or segments, with -mapped, -stateless, :MICRO-BATCH behind it";
 

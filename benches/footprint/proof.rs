@@ -23,7 +23,7 @@
 
 use std::fmt;
 
-use crate::process::Measured;
+use crate::measured::Measured;
 
 /// Losses that are compared.
 const STEPS: usize = 3;

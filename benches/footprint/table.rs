@@ -2,7 +2,7 @@
 
 use archrepair::report::{Table, units};
 
-use crate::process::Measured;
+use crate::measured::Measured;
 
 /// A line of the table.
 pub(crate) struct Row {

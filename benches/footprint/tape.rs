@@ -14,7 +14,7 @@ use candle_core::{Device, Error, Result, Tensor, Var, bail};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 
 use crate::case::{Step, suffix};
-use crate::process::Measured;
+use crate::measured::Measured;
 
 /// Runs `steps` steps.
 pub(crate) fn run(folder: &Path, steps: usize) -> Result<Measured> {
