@@ -69,9 +69,25 @@ impl<'a> Executor<'a> {
     ///
     /// As [`Executor::input`], and [`Error::Tensor`] when a weight cannot be read.
     pub fn run(&mut self, n: usize) -> Result<&[f32]> {
+        self.observe(n, |_| ())
+    }
+
+    /// As [`Executor::run`], and shows the number of each node of the graph as its output is there,
+    /// in their order: whoever takes the time knows what each node needs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Executor::run`].
+    pub fn observe(&mut self, n: usize, mut show: impl FnMut(usize) + Send) -> Result<&[f32]> {
         let range = self.checked(self.layout.output().range(n), n)?;
         if n > 0 {
-            rayon::scope(|_| (0..self.layout.steps.len()).try_for_each(|i| self.step(i, n)))?;
+            rayon::scope(|_| {
+                (0..self.layout.steps.len()).try_for_each(|i| {
+                    self.step(i, n)?;
+                    show(i);
+                    Ok::<_, Error>(())
+                })
+            })?;
         }
         Ok(&self.memory[range])
     }

@@ -26,6 +26,8 @@ pub mod global_pool;
 pub mod instance_norm;
 pub mod linear;
 pub mod mix;
+#[allow(unsafe_code)] // vector instructions
+pub mod peak;
 pub mod pool;
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod inspection;
 pub mod outcome;
 pub mod plan;
 pub mod ranking;
+pub mod speed;
 pub mod spent;
 pub mod table;
 pub mod units;

@@ -1,17 +1,21 @@
-//! Tables of memory and time: every run has its rows, however it ended.
+//! Tables of memory and time: every run has its rows, however it ended, and every size of batch.
 
 use std::path::Path;
 use std::process::Command;
 
+use archrepair::repair::patching::{Origin, difference};
+use archrepair::storage::Storage;
 use serde_json::Value;
 
-use crate::support::Folder;
+use crate::support::{Folder, network};
 
 /// The network that is shipped, and a block of it.
 fn footprint(rest: &str) -> String {
     let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fashion-resnet18/model.safetensors");
     format!("bench footprint {} --level block:layer4.1 --steps 1 --threads 2 {rest}", model.display())
 }
+
+const SPEED: &str = "bench speed model.safetensors --seconds 0 --threads 2";
 
 fn bytes(value: &Value) -> u64 {
     value.as_u64().unwrap()
@@ -83,6 +87,61 @@ fn flags_that_make_no_sense_are_refused_before_the_first_run() {
         assert_eq!((ran.status, &*ran.stdout), (status, ""), "{flags}: {}", ran.stderr);
         assert!(!ran.stderr.contains("run 1"), "{flags}: {}", ran.stderr);
     }
+    for flags in ["--batch 0", "--batch 1,x", "--seconds -1", "--seconds NaN", "--level auto"] {
+        let ran = folder.run(&format!("{SPEED} {flags}"));
+        assert_eq!((ran.status, &*ran.stdout), (2, ""), "{flags}: {}", ran.stderr);
+    }
     assert_eq!(folder.run("bench").status, 2);
     assert_eq!(folder.run("bench footprint").status, 2);
+    assert_eq!(folder.run("bench speed").status, 2);
+}
+
+#[test]
+fn speed_has_a_row_for_each_batch_and_place_of_the_weights_and_a_line_for_each_operation() {
+    let folder = Folder::new();
+    let before = folder.files();
+    let speed = folder.json(&format!("{SPEED} --batch 4,1 --layers"));
+    assert_eq!(folder.files(), before, "nothing is left behind");
+    let number = |value: &Value| value.as_f64().unwrap();
+    assert!(number(&speed["peak_macs_per_second"]) > 0.0 && speed["threads"] == 2, "{speed}");
+    let rows = speed["rows"].as_array().unwrap();
+    let cases: Vec<_> = rows.iter().map(|row| (bytes(&row["batch"]), row["weights"].as_str())).collect();
+    assert_eq!(cases, [(4, Some("mapped")), (4, Some("heap")), (1, Some("mapped")), (1, Some("heap"))]);
+    for row in rows {
+        let images = number(&row["images_per_second"]) * number(&row["seconds"]);
+        assert!(
+            (images - number(&row["batch"])).abs() < 1e-6 && number(&row["share_of_peak"]) > 0.0,
+            "{row}"
+        );
+    }
+    // Weights on the heap are what a mapped pass does without.
+    assert!(bytes(&rows[1]["peak_bytes"]) > bytes(&rows[0]["peak_bytes"]), "{speed}");
+
+    let (_, deployed) = network();
+    let macs: u64 = deployed.network.costs().unwrap().iter().map(|cost| cost.macs).sum();
+    let layers = speed["layers"].as_array().unwrap();
+    for batch in [4, 1] {
+        let layers = || layers.iter().filter(move |layer| layer["batch"] == batch);
+        assert_eq!(layers().map(|layer| bytes(&layer["macs"])).sum::<u64>(), batch * macs);
+        assert_eq!(layers().next_back().unwrap()["output"], serde_json::json!([10]));
+        assert!(layers().all(|layer| layer["heap_seconds"].is_f64() && layer["mapped_seconds"].is_f64()));
+    }
+}
+
+#[test]
+fn the_speed_of_a_patched_model_is_measured_too() {
+    let folder = Folder::new();
+    let (model, old) = network();
+    let mut new = old.clone();
+    new.params.insert("fc.bias", (old.params.get("fc.bias").unwrap() + 1.0).unwrap());
+    let patch = difference(model.file.digest(), &old, &new, Origin::default()).unwrap();
+    folder.put("out.patch", &patch.to_bytes(Storage::F32).unwrap());
+    let ran = folder.run(&format!("{SPEED} --batch 1 --patch out.patch"));
+    assert_eq!((ran.status, &*ran.stderr), (0, "passes over batches of 1\n"));
+    assert!(
+        ran.stdout.starts_with("2 threads, peak rate ") && !ran.stdout.contains("operation"),
+        "{}",
+        ran.stdout
+    );
+    assert_eq!(folder.run(&format!("{SPEED} --patch model.safetensors")).status, 13);
 }

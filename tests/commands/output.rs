@@ -195,7 +195,8 @@ fn an_exported_model_keeps_the_numbers_and_the_type_of_its_base() {
 #[test]
 fn every_subcommand_has_help_with_an_example() {
     let folder = Folder::new();
-    for command in ["demo", "inspect", "infer", "eval", "localize", "repair", "verify", "export", "train"] {
+    let tasks = ["demo", "inspect", "infer", "eval", "localize", "repair", "verify", "export", "train"];
+    for command in tasks.into_iter().chain(["bench footprint", "bench speed"]) {
         let ran = folder.run(&format!("{command} --help"));
         assert_eq!(ran.status, 0);
         let (_, examples) = ran.stdout.split_once("Example").unwrap();

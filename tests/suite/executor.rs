@@ -129,6 +129,23 @@ fn a_value_that_is_read_again_is_not_written_over() {
 }
 
 #[test]
+fn an_observed_pass_shows_each_node_once_and_has_the_same_bits() {
+    let deployed = open_network("resnet18_cifar", [28, 28]);
+    let whole = deployed.network.joined(0..deployed.network.parts.len());
+    let Lowered { graph, params } = lower(&whole, &deployed.params).unwrap();
+    let layout = Layout::new((&graph, &params), (&[1, 28, 28], 2), 2).unwrap();
+    let mut executor = layout.executor().unwrap();
+    let x = flat(&images(&[1, 28, 28], 2));
+    executor.input(2).unwrap().copy_from_slice(&x);
+    let want = bits(executor.run(2).unwrap());
+    executor.input(2).unwrap().copy_from_slice(&x);
+    let mut shown = Vec::new();
+    assert_eq!(bits(executor.observe(2, |i| shown.push(i)).unwrap()), want);
+    assert_eq!(shown, (0..graph.nodes.len()).collect::<Vec<_>>());
+    executor.observe(0, |_| unreachable!("no node runs for no images")).unwrap();
+}
+
+#[test]
 fn a_graph_of_one_name_only_gives_its_input() {
     let (graph, params) = (Graph::default(), Params::default());
     assert_same_passes(&graph, &params, &[3, 2, 2]);

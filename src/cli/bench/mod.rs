@@ -4,6 +4,8 @@ mod child;
 mod footprint;
 mod inference;
 mod noise;
+mod passes;
+mod speed;
 
 use clap::{Args, Subcommand};
 
@@ -22,6 +24,7 @@ enum What {
     Footprint(footprint::Footprint),
     #[command(hide = true)]
     Inference(inference::Inference),
+    Speed(speed::Speed),
 }
 
 impl Bench {
@@ -29,6 +32,7 @@ impl Bench {
         match &self.what {
             What::Footprint(footprint) => footprint.run(global, console),
             What::Inference(inference) => inference.run(global, console),
+            What::Speed(speed) => speed.run(global, console),
         }
     }
 }
