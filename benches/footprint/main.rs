@@ -198,10 +198,10 @@ fn run_all(folder: &Path, arguments: &Arguments) -> Vec<Row> {
 /// Prints the table; whether all losses agree.
 fn print(case: &Case, rows: &[Row], arguments: &Arguments) -> bool {
     println!(
-        "{case}: {} steps, {} threads, load {}\n\n{}",
+        "{case}: {} steps, {} threads, {}\n\n{}",
         arguments.steps,
         arguments.threads,
-        machine::load(),
+        machine::text(),
         table(rows)
     );
     for Row { who, levers, measured } in rows {

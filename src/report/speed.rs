@@ -85,7 +85,7 @@ impl Speed {
     pub fn text(&self) -> String {
         let billions = self.peak_macs_per_second / 1e9;
         let head =
-            format!("{} threads, peak rate {billions:.1} billion multiply-adds a second\n\n", self.threads);
+            format!("threads {}, peak rate {billions:.1} billion multiply-adds a second\n\n", self.threads);
         let mut text = head + &self.passes().to_string();
         for layers in self.layers.chunk_by(|a, b| a.batch == b.batch) {
             text.push_str(&format!("\nbatch {}, operation by operation\n\n", layers[0].batch));
@@ -237,7 +237,7 @@ mod tests {
         let rows = vec![row(1, Weights::Mapped), row(8, Weights::Heap)];
         let layers = vec![layer(1, 2000), layer(8, 0)];
         let text = Speed { threads: 2, peak_macs_per_second: 2.5e9, rows, layers }.text();
-        assert!(text.starts_with("2 threads, peak rate 2.5 billion multiply-adds a second\n\n"), "{text}");
+        assert!(text.starts_with("threads 2, peak rate 2.5 billion multiply-adds a second\n\n"), "{text}");
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         for want in [
             "1 mapped 250.000 4.0 50.00 % 1.0 MiB",

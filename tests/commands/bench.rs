@@ -139,7 +139,7 @@ fn the_speed_of_a_patched_model_is_measured_too() {
     let ran = folder.run(&format!("{SPEED} --batch 1 --patch out.patch"));
     assert_eq!((ran.status, &*ran.stderr), (0, "passes over batches of 1\n"));
     assert!(
-        ran.stdout.starts_with("2 threads, peak rate ") && !ran.stdout.contains("operation"),
+        ran.stdout.starts_with("threads 2, peak rate ") && !ran.stdout.contains("operation"),
         "{}",
         ran.stdout
     );

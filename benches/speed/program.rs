@@ -1,0 +1,91 @@
+//! Who runs the work: this library in two forms, and programs of others.
+
+use std::fmt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::Arguments;
+use crate::own::Weights;
+
+/// A program in the order of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    Own(Weights),
+    OnnxRuntime,
+    PyTorch(Form),
+}
+
+/// How PyTorch runs a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A module as one writes it.
+    Eager,
+    /// The same traced and frozen.
+    Frozen,
+    /// That prepared for inference.
+    Optimized,
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Self::Own(Weights::Heap) => "archrepair",
+            Self::Own(Weights::Mapped) => "archrepair, mapped",
+            Self::OnnxRuntime => "ONNX Runtime",
+            Self::PyTorch(Form::Eager) => "PyTorch",
+            Self::PyTorch(Form::Frozen) => "PyTorch, frozen",
+            Self::PyTorch(Form::Optimized) => "PyTorch, optimized",
+        })
+    }
+}
+
+impl Program {
+    pub(crate) const OWN: [Self; 2] = [Self::Own(Weights::Heap), Self::Own(Weights::Mapped)];
+    pub(crate) const PEERS: [Self; 4] = [
+        Self::OnnxRuntime,
+        Self::PyTorch(Form::Eager),
+        Self::PyTorch(Form::Frozen),
+        Self::PyTorch(Form::Optimized),
+    ];
+
+    pub(crate) fn is_own(self) -> bool {
+        matches!(self, Self::Own(_))
+    }
+
+    pub(crate) fn is_pytorch(self) -> bool {
+        matches!(self, Self::PyTorch(_))
+    }
+
+    /// What runs it: this program as a child, or the script.
+    pub(crate) fn command(self, folder: &Path, arguments: &Arguments) -> Command {
+        let mut command = match self {
+            Self::Own(weights) => own(weights, folder),
+            Self::OnnxRuntime => script("onnxruntime", folder, &arguments.python),
+            Self::PyTorch(Form::Eager) => script("eager", folder, &arguments.python),
+            Self::PyTorch(Form::Frozen) => script("frozen", folder, &arguments.python),
+            Self::PyTorch(Form::Optimized) => script("optimized", folder, &arguments.python),
+        };
+        command.arg(format!("--seconds={}", arguments.seconds));
+        command.arg(format!("--threads={}", arguments.threads));
+        command
+    }
+}
+
+/// What writes `model.onnx`.
+pub(crate) fn export(folder: &Path, python: &Path) -> Command {
+    script("export", folder, python)
+}
+
+fn own(weights: Weights, folder: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--child", if weights == Weights::Heap { "heap" } else { "mapped" }]);
+    command.arg("--folder").arg(folder);
+    command
+}
+
+fn script(program: &str, folder: &Path, python: &Path) -> Command {
+    let mut command = Command::new(python);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/inference.py"));
+    command.arg(folder).args(["--program", program]);
+    command
+}
