@@ -82,7 +82,7 @@ pub struct DeviceMemory {
 }
 
 /// Marks of `device`: of CUDA devices whose driver keeps pools (`cuMemAllocAsync`). The CPU's bytes
-/// are counted by [`crate::memory::meter`]; Metal keeps no marks.
+/// are counted elsewhere, by the program's allocator; Metal keeps no marks.
 ///
 /// # Errors
 ///

@@ -14,6 +14,7 @@
 mod axis;
 #[allow(unsafe_code)] // addresses of tiles, and tasks that write to one slice
 mod correlate;
+mod correlation;
 mod depthwise;
 #[allow(unsafe_code)] // addresses of tiles
 mod dw;
@@ -24,7 +25,8 @@ mod tile;
 
 use candle_core::Tensor;
 
-use self::correlate::{Correlate, Correlation};
+use self::correlate::Correlate;
+use self::correlation::Correlation;
 use super::unfold::Unfold;
 use super::{Pass, Real, activation, by_dtype, is_slow_path, planes, share, slice, tensor};
 use crate::error::{During, Error, Result};

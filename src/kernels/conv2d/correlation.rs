@@ -1,0 +1,151 @@
+//! Which sums over windows there are, and how their work is cut: by shapes and instructions alone.
+
+use std::ops::Range;
+
+use super::Sizes;
+use super::axis::Axis;
+use super::source::copy_len;
+use crate::kernels::Real;
+use crate::kernels::share;
+
+/// Most weights of an output channel that are copied at once: with a panel of AVX-512 32 KiB of f32.
+const DEPTH: usize = 128;
+
+/// Output pixels of a task, about: with a panel of AVX-512 64 KiB of f32.
+const PIXELS: usize = 256;
+
+/// One kind of sums over windows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Correlation {
+    pub(super) images: usize,
+    pub(super) groups: usize,
+    /// Channels of a group.
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+    /// Pixels of a plane.
+    pub(super) source: [usize; 2],
+    pub(super) target: [usize; 2],
+    pub(super) axes: [Axis; 2],
+    /// Side of the kernel.
+    pub(super) k: usize,
+    /// From an output channel and from an input channel of the weight to the next.
+    pub(super) strides: [usize; 2],
+}
+
+impl Correlation {
+    /// The outputs.
+    pub(super) fn forward(sizes: &Sizes) -> Self {
+        let (conv, unfold) = (&sizes.conv, &sizes.unfold);
+        let inputs = sizes.c / conv.groups;
+        let all = Self {
+            images: sizes.n,
+            groups: conv.groups,
+            inputs,
+            outputs: conv.outputs / conv.groups,
+            source: [unfold.h, unfold.w],
+            target: [unfold.oh, unfold.ow],
+            axes: [Axis::forward(conv.window(), unfold.oh), Axis::forward(conv.window(), unfold.ow)],
+            k: conv.k,
+            strides: [inputs * unfold.taps(), unfold.taps()],
+        };
+        if unfold.is_plain() && all.pixels() <= PIXELS { all.flat() } else { all }
+    }
+
+    /// The gradients by the inputs at these positions, of `stride` along each axis.
+    pub(super) fn backward(sizes: &Sizes, [down, across]: [usize; 2]) -> Self {
+        let (conv, unfold) = (&sizes.conv, &sizes.unfold);
+        let inputs = sizes.c / conv.groups;
+        let all = Self {
+            images: sizes.n,
+            groups: conv.groups,
+            inputs: conv.outputs / conv.groups,
+            outputs: inputs,
+            source: [unfold.oh, unfold.ow],
+            target: [unfold.h, unfold.w],
+            axes: [Axis::backward(conv, unfold.h, down), Axis::backward(conv, unfold.w, across)],
+            k: conv.k,
+            strides: [unfold.taps(), inputs * unfold.taps()],
+        };
+        if unfold.is_plain() && all.pixels() <= PIXELS { all.flat() } else { all }
+    }
+
+    /// The same sums, with every plane one row, where there is no window.
+    fn flat(self) -> Self {
+        let pixels = self.source[0] * self.source[1];
+        let [mut down, mut across] = self.axes;
+        (down.outputs, across.outputs) = (1, pixels);
+        Self { source: [1, pixels], target: [1, pixels], axes: [down, across], ..self }
+    }
+
+    /// Pixels that are summed in a plane.
+    fn pixels(&self) -> usize {
+        self.axes[0].outputs * self.axes[1].outputs
+    }
+
+    /// Output rows of a task, and images.
+    fn chunk(&self) -> [usize; 2] {
+        let rows = self.axes[0].outputs;
+        if self.pixels() >= PIXELS {
+            return [rows.div_ceil(rows.min(self.pixels().div_ceil(PIXELS))), 1];
+        }
+        // Not cut evenly: more images never take less scratch.
+        [rows, (PIXELS / self.pixels().max(1)).clamp(1, self.images.max(1))]
+    }
+
+    /// Input channels of a part.
+    pub(super) fn part(&self) -> usize {
+        let most = (DEPTH / (self.k * self.k)).clamp(1, self.inputs.max(1));
+        self.inputs.div_ceil(self.inputs.div_ceil(most).max(1)).max(1)
+    }
+
+    /// Elements that a worker needs: of weights, of sums, and of a copy of the source.
+    pub(super) fn lens<T: Real>(&self) -> [usize; 3] {
+        let ([rows, images], part, width) = (self.chunk(), self.part(), T::widths()[1]);
+        let [down, across] = &self.axes;
+        let copy = copy_len([down, across], part, rows.min(down.outputs));
+        [part * self.k * self.k * width, images * rows * across.outputs * width, copy]
+    }
+
+    /// Elements of scratch on `threads` threads.
+    pub(super) fn scratch_len<T: Real>(&self, threads: usize) -> usize {
+        share::scratch_len(self.tasks(T::widths()[1]), self.lens::<T>().iter().sum(), threads)
+    }
+
+    fn chunks(&self) -> usize {
+        let [rows, images] = self.chunk();
+        self.axes[0].outputs.div_ceil(rows.max(1)) * self.images.div_ceil(images)
+    }
+
+    /// Output channels of a panel when a tile holds `widest`.
+    pub(super) fn panel(&self, widest: usize) -> usize {
+        self.outputs.div_ceil(self.outputs.div_ceil(widest).max(1)).max(1)
+    }
+
+    pub(super) fn tasks(&self, widest: usize) -> usize {
+        self.groups * self.outputs.div_ceil(self.panel(widest)) * self.chunks()
+    }
+
+    /// The task of this number. Those of a panel follow one another.
+    pub(super) fn task(&self, index: usize, panel: usize) -> Task {
+        let [rows, images] = self.chunk();
+        let (of_panel, chunk) = (index / self.chunks(), index % self.chunks());
+        let panels = self.outputs.div_ceil(panel);
+        let (group, first) = (of_panel / panels, of_panel % panels * panel);
+        let in_image = self.axes[0].outputs.div_ceil(rows.max(1)).max(1);
+        let (image, row) = (chunk / in_image * images, chunk % in_image * rows);
+        Task {
+            group,
+            outputs: first..self.outputs.min(first + panel),
+            images: image..self.images.min(image + images),
+            rows: row..self.axes[0].outputs.min(row + rows),
+        }
+    }
+}
+
+/// What one task computes, counted within its group.
+pub(super) struct Task {
+    pub(super) group: usize,
+    pub(super) outputs: Range<usize>,
+    pub(super) images: Range<usize>,
+    pub(super) rows: Range<usize>,
+}
