@@ -23,7 +23,7 @@ use archrepair::kernels::batch_norm;
 use archrepair::memory::Levers;
 use archrepair::rng::Rng;
 use archrepair::search::candidate::CleanStatistics;
-use archrepair::search::space::relax;
+use archrepair::search::space::{is_choice_weight, relax};
 use archrepair::storage::{Storage, serialize};
 use archrepair::zoo::{Model, Overrides};
 use candle_core::Tensor;
@@ -95,7 +95,7 @@ impl Case {
         let x = features(&site, &deployed.network.input.shape, self.batch, rng)?;
         let space = relax(&site, &clean(&x)?, rng)?;
         let trainable = space.graph.params(&site.input)?.into_iter().filter(|p| p.param.trainable);
-        let trained = trainable.map(|p| p.name).filter(|name| !name.ends_with(".alpha")).collect();
+        let trained = trainable.map(|p| p.name).filter(|name| !is_choice_weight(name)).collect();
         let labels = (0..self.batch).map(|_| rng.below(site.classes) as u32).collect();
         let Site { input, classes, .. } = site;
         let block = opened(&space.params.of(&space.graph, &input)?)?;

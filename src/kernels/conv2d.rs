@@ -6,10 +6,13 @@
 //! y[o][oy, ox]  = sum over c, ky, kx of  w[o][c, ky, kx] * x[c][oy s + ky d - p][ox s + kx d - p]
 //! ```
 //!
-//! Three bodies: `general` (columns and matrix product), `depthwise` (one input channel an
-//! output, no sum over channels, nothing for a matrix product to do) and, for other devices, candle operations on
-//! gathered columns. The gradient by the input at stride 1 is a convolution with the weight
-//! turned around; the epilogue's gradient is the activation's, taken before these functions.
+//! Bodies: `correlate`, which computes outputs and gradients by inputs, and `dw`, both on images as
+//! they are; `depthwise`, where an output has one input channel and there is no sum over channels; and
+//! `slow`, candle operations on gathered columns, for other devices. The epilogue's gradient is the
+//! activation's, taken before these functions.
+//!
+//! Reading order: `tile`, the innermost loops; `axis`, where windows lie; `source`, what is read;
+//! `correlation`, how work is cut; `correlate` and `dw`, the loops around.
 
 mod axis;
 #[allow(unsafe_code)] // addresses of tiles, and tasks that write to one slice
@@ -95,7 +98,7 @@ impl Sizes {
         self.conv.outputs * self.unfold.oh * self.unfold.ow
     }
 
-    /// Rows of a group's columns: channels of the group times taps.
+    /// Weights of an output: input channels of its group times taps.
     fn depth(&self) -> usize {
         self.c / self.conv.groups * self.unfold.taps()
     }
@@ -177,9 +180,9 @@ pub fn dbias(dy: &Tensor) -> Result<Tensor> {
 /// Most bytes that a pass in `f32` on the CPU allocates beside its result, for `x` of shape
 /// `[n, c, h, w]` on `threads` threads; what matrix products keep for each thread is not counted.
 ///
-/// Columns of a few output rows for each thread; for `dx` at stride 1 also a copy of the weight;
-/// for `dw` also a block of at most 256 KiB for each thread (more only where a single input
-/// channel needs more). [`dbias`] needs none.
+/// For each thread copies of a part of the weight and of the input rows that a task reads, and its
+/// sums; for `dw` a block of at most 128 KiB (more only where a single input channel needs more) and
+/// copies of the rows it reads. How much depends on the processor's registers. [`dbias`] needs none.
 ///
 /// # Errors
 ///
@@ -288,6 +291,7 @@ mod tests {
 
     use super::*;
     use crate::kernels::check::*;
+    use crate::kernels::simd;
     use crate::rng::Rng;
 
     const ACTIVATIONS: [Option<Activation>; 6] = [
@@ -357,6 +361,56 @@ mod tests {
             };
             assert_close(&on(1), &slow::dw(&sizes, &dy, &x).unwrap(), CLOSE);
             assert_close(&on(3), &on(1), EXACT);
+        }
+    }
+
+    /// Whole numbers from -3 to 3: no sum of them is rounded, so every order of adding gives its bits.
+    fn whole(shape: &[usize], seed: usize) -> Tensor {
+        let numbers =
+            (0..shape.iter().product()).map(|i| ((i + seed) * 2_654_435_761 % 7919 % 7) as f32 - 3.0);
+        tensor(numbers.collect::<Vec<f32>>(), shape).unwrap()
+    }
+
+    #[test]
+    fn every_set_of_instructions_gives_the_same_sums() {
+        let grouped = Conv2d { groups: 2, ..Conv2d::same(6, 3, 1) };
+        let dilated = Conv2d { dilation: 2, padding: 2, ..Conv2d::same(40, 3, 1) };
+        let cases = [
+            (Conv2d::same(70, 3, 1), [2, 5, 9, 13]),
+            (Conv2d::same(33, 3, 2), [1, 20, 7, 8]),
+            (Conv2d::same(16, 1, 1), [3, 4, 5, 5]),
+            (Conv2d::valid(50, 1, 3), [1, 3, 10, 7]),
+            (dilated, [1, 16, 6, 31]),
+            (grouped, [2, 4, 5, 6]),
+        ];
+        for (conv, shape) in cases {
+            let sizes = Sizes::of(&conv, shape).unwrap();
+            let (x, w) = (whole(&shape, 1), whole(&conv.weight_shape(shape[1]), 2));
+            let dy = whole(&sizes.y_shape(), 3);
+            let y = slow::forward(&sizes, &x, &w, Epilogue::default()).unwrap();
+            let (want_dx, want_dw) = (slow::dx(&sizes, &dy, &w).unwrap(), slow::dw(&sizes, &dy, &x).unwrap());
+            let [x, w, dy] = [&x, &w, &dy].map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+            for set in 0..simd::SETS {
+                let Some(widths) = simd::widths(set) else { continue };
+                let fill = |how: &Correlation, [source, weight]: [&[f32]; 2], target: &mut [f32]| {
+                    let scratch = &mut vec![0.0; how.scratch_len::<f32>(rayon::current_num_threads())];
+                    // SAFETY: the job demands nothing beside its processor.
+                    #[allow(unsafe_code)]
+                    unsafe {
+                        simd::run(
+                            set,
+                            Correlate { how, source, weight, finish: &Finish::NONE, target, scratch },
+                        )
+                    };
+                };
+                let (mut got_y, mut got_dx) = (vec![0.0; dy.len()], vec![0.0; x.len()]);
+                fill(&Correlation::forward(&sizes), [&x, &w], &mut got_y);
+                phases(&sizes).for_each(|how| fill(&how, [&dy, &w], &mut got_dx));
+                let got_dw = dw::dw_on(set, (&sizes, widths), [&dy, &x]).unwrap();
+                assert_close(&tensor(got_y, &sizes.y_shape()).unwrap(), &y, EXACT);
+                assert_close(&tensor(got_dx, &shape).unwrap(), &want_dx, EXACT);
+                assert_close(&tensor(got_dw, want_dw.dims()).unwrap(), &want_dw, EXACT);
+            }
         }
     }
 

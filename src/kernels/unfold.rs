@@ -1,4 +1,5 @@
-//! Windows of an image laid out as columns (im2col), and its adjoint.
+//! Windows of an image, and for devices without kernels of our own all of them laid out as columns
+//! (im2col), and the adjoint of that.
 //!
 //! A convolution is then one matrix product. Plain version, for a tap `(ky, kx)` of channel `c`:
 //!
@@ -6,8 +7,7 @@
 //! for oy, ox:  columns[c, ky, kx][oy, ox] = x[c][oy * s + ky * d - p][ox * s + kx * d - p], or 0 outside
 //! ```
 //!
-//! The CPU body does it a few output rows at a time, so that the columns stay in the cache, and
-//! copies whole runs of a row. The body for other devices gathers all columns by one index.
+//! All columns are gathered by one index.
 
 use std::ops::Range;
 

@@ -24,7 +24,7 @@ use crate::memory::plan::Peak;
 use crate::meter;
 use crate::search::candidate::CleanStatistics;
 use crate::search::paths::{n_paths, path_graph};
-use crate::search::space::{relaxed_graph, trial_graph};
+use crate::search::space::{is_choice_weight, relaxed_graph, trial_graph};
 use crate::zoo::Model;
 
 /// What was decided.
@@ -97,11 +97,6 @@ pub fn plan(model: &Model, config: &Config, counts: Counts) -> Result<Plan> {
 
 fn highest(phases: &[Phase]) -> usize {
     phases.iter().map(|phase| phase.bytes).max().unwrap_or(0)
-}
-
-/// Whether this is the name of the choice weights of a mixture.
-fn is_choice(name: &str) -> bool {
-    name.ends_with(".alpha")
 }
 
 struct Planner<'a> {
@@ -207,8 +202,8 @@ impl<'a> Planner<'a> {
         let part = |name, graph: &Graph, beside| {
             let beside = own_bytes(graph, &site.input)? + frozen + beside;
             // Choice weights change in steps of their own.
-            let weights = network.step(site, graph, (batch, &|name| !is_choice(name)))?;
-            let choices = network.step(site, graph, (batch, &is_choice))?;
+            let weights = network.step(site, graph, (batch, &|name| !is_choice_weight(name)))?;
+            let choices = network.step(site, graph, (batch, &is_choice_weight))?;
             let peak = if weights.bytes >= choices.bytes { weights } else { choices };
             Ok::<_, Error>(Phase::new(name, peak, (Use::Weights, beside)))
         };

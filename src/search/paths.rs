@@ -15,7 +15,7 @@ use candle_core::{Device, Tensor};
 
 use super::bilevel::{Search, choice_weights};
 use super::discretize::{Choice, Worth, discretize, grown_at_most, worth};
-use super::space::{Position, Space, is_choice, mixtures, relax_into};
+use super::space::{Position, Space, is_choice, is_choice_weight, mixtures, relax_into};
 use crate::error::{During, Result};
 use crate::fit::Part;
 use crate::fit::bytes::{own_bytes, step_peak};
@@ -77,7 +77,7 @@ pub(super) fn by_path(search: &mut Search) -> Result<(Part, Vec<Choice>)> {
 /// more than a path did, since a plan knows of paths alone.
 fn training_bytes(search: &Search, graph: &Graph) -> Result<usize> {
     let run = (search.weights.batch, rayon::current_num_threads());
-    let step = step_peak(search.site, graph, run, &|name| !name.ends_with(".alpha"))?;
+    let step = step_peak(search.site, graph, run, &|name| !is_choice_weight(name))?;
     Ok(step.bytes + own_bytes(graph, &search.site.input)?)
 }
 

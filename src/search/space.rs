@@ -89,6 +89,12 @@ pub(super) fn mixtures(graph: &Graph) -> impl Iterator<Item = &Node> {
     graph.nodes.iter().filter(|node| is_choice(node))
 }
 
+/// Whether this is the name of the choice weights of a mixture.
+#[must_use]
+pub fn is_choice_weight(name: &str) -> bool {
+    name.ends_with(".alpha")
+}
+
 pub(super) fn is_choice(node: &Node) -> bool {
     node.op == Op::Mix && node.inputs.len() > 1
 }

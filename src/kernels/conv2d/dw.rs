@@ -133,9 +133,26 @@ pub(super) fn scratch_bytes<T: Real>(sizes: &Sizes, threads: usize) -> usize {
 }
 
 pub(super) fn dw<T: Real>(sizes: &Sizes, dy: &[T], x: &[T]) -> Result<Vec<T>> {
+    // SAFETY: the job demands nothing beside its processor.
+    dw_by((sizes, T::widths()), [dy, x], &|sum| unsafe { T::dispatch(sum) })
+}
+
+/// The same by a set of instructions that the processor knows, with their widths.
+#[cfg(test)]
+pub(super) fn dw_on(set: usize, (sizes, widths): (&Sizes, [usize; 2]), of: [&[f32]; 2]) -> Result<Vec<f32>> {
+    // SAFETY: as in `dw`.
+    dw_by((sizes, widths), of, &|sum| assert!(unsafe { crate::kernels::simd::run(set, sum) }))
+}
+
+/// The same with tasks done by `sum`, for instructions of these widths.
+fn dw_by<T: Real>(
+    (sizes, widths): (&Sizes, [usize; 2]),
+    [dy, x]: [&[T]; 2],
+    sum: &(dyn Fn(Sum<T>) + Sync),
+) -> Result<Vec<T>> {
     assert_eq!(x.len(), sizes.n * sizes.x_len(), "x");
     assert_eq!(dy.len(), sizes.n * sizes.y_len(), "dy");
-    let cut = &Cut::new(sizes, T::widths());
+    let cut = &Cut::new(sizes, widths);
     let len = cut.lens().iter().sum::<usize>().max(1);
     let mut dw = zeros(CONVOLVING, sizes.weight_len())?;
     let mut scratch = share::scratch(CONVOLVING, cut.tasks(), len)?;
@@ -147,8 +164,7 @@ pub(super) fn dw<T: Real>(sizes: &Sizes, dy: &[T], x: &[T]) -> Result<Vec<T>> {
             let work = scratch.par_chunks_exact_mut(len).zip(tasks.clone()).with_max_len(1);
             work.for_each(|(scratch, task)| {
                 let task = &cut.task(task);
-                // SAFETY: the job demands nothing beside its processor.
-                unsafe { T::dispatch(Sum { cut, task, dy, x, scratch }) };
+                sum(Sum { cut, task, dy, x, scratch });
             });
             let done = tasks.map(|task| cut.task(task)).zip(scratch.chunks_exact(len));
             done.for_each(|(task, own)| add(cut, &task, own, &mut dw));

@@ -123,14 +123,6 @@ pub(crate) trait Element: Copy + Default + AddAssign + 'static {
 
     /// Numbers in a register of those instructions, and in a [`Isa::PANEL`] of them.
     fn widths() -> [usize; 2] {
-        struct Widths<'a>(&'a mut [usize; 2]);
-
-        impl<T> Job<T> for Widths<'_> {
-            unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
-                *self.0 = [1, S::PANEL].map(|registers| registers * S::Register::LANES);
-            }
-        }
-
         let mut widths = [0; 2];
         // SAFETY: the job demands nothing.
         unsafe { Self::dispatch(Widths(&mut widths)) };
@@ -141,6 +133,15 @@ pub(crate) trait Element: Copy + Default + AddAssign + 'static {
     #[inline(always)]
     fn transpose([a, b, c, d]: [[Self; 4]; 4]) -> [[Self; 4]; 4] {
         std::array::from_fn(|i| [a[i], b[i], c[i], d[i]])
+    }
+}
+
+/// Asks for [`Element::widths`].
+pub(super) struct Widths<'a>(pub(super) &'a mut [usize; 2]);
+
+impl<T> Job<T> for Widths<'_> {
+    unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
+        *self.0 = [1, S::PANEL].map(|registers| registers * S::Register::LANES);
     }
 }
 

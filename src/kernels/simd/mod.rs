@@ -16,6 +16,7 @@ mod native;
 #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
 use portable as native;
 
+use lanes::Widths;
 pub(crate) use lanes::{Element, Isa, Job, Kernel, Lanes, Num};
 use portable::Portable;
 
@@ -37,16 +38,16 @@ pub(crate) unsafe fn run(set: usize, job: impl Job<f32>) -> bool {
     true
 }
 
+/// [`Element::widths`] of this set, if the processor knows it.
+pub(crate) fn widths(set: usize) -> Option<[usize; 2]> {
+    let mut widths = [0; 2];
+    // SAFETY: the job demands nothing.
+    unsafe { run(set, Widths(&mut widths)) }.then_some(widths)
+}
+
 /// The fastest set that this processor knows.
 fn best() -> usize {
-    struct Nothing;
-
-    impl Job<f32> for Nothing {
-        unsafe fn run<S: Isa<Register: Lanes<Element = f32>>>(self) {}
-    }
-
-    // SAFETY: nothing is done.
-    (0..SETS).find(|&set| unsafe { run(set, Nothing) }).unwrap_or(SETS - 1)
+    (0..SETS).find(|&set| widths(set).is_some()).unwrap_or(SETS - 1)
 }
 
 impl Element for f32 {
