@@ -92,6 +92,7 @@ struct Row {
 
 fn main() {
     let arguments = Arguments::parse();
+    meter::set_up_heap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build().unwrap();
     pool.install(|| run(&arguments));
 }

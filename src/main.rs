@@ -12,6 +12,6 @@ use clap::Parser;
 static METER: Meter = Meter;
 
 fn main() -> ExitCode {
-    meter::share_one_heap();
+    meter::set_up_heap();
     ExitCode::from(cli::run(&Cli::parse()))
 }

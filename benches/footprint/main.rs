@@ -30,6 +30,8 @@ mod peer;
 #[path = "../shared/process.rs"]
 mod process;
 mod proof;
+#[path = "../shared/ratio.rs"]
+mod ratio;
 mod table;
 mod tape;
 
@@ -77,6 +79,9 @@ struct Arguments {
     /// Steps a program, at least 3 to compare
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
+    /// How often each program runs, in turns; the last run counts for memory, all for time
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
     /// Threads a program
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -146,7 +151,7 @@ fn write_models(folder: &Path, cases: &[Case]) -> ExitCode {
 fn run_child(child: Runner, folder: &Path, arguments: &Arguments) -> ExitCode {
     let steps = arguments.steps as usize;
     // As the program does: one heap, and no thread computes besides those of the pool.
-    meter::share_one_heap();
+    meter::set_up_heap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build().unwrap();
     let measured = match child {
         Runner::Archrepair => {
@@ -171,26 +176,24 @@ fn run_all(folder: &Path, arguments: &Arguments) -> Vec<Row> {
         spare: arguments.spare_mib << 20,
         every: Duration::from_millis(5),
     };
-    let run = |who, levers: &str, mut command: Command| {
+    let run = |mut command: Command| {
         let threads = arguments.threads;
         command.args(["--steps", &arguments.steps.to_string(), "--threads", &threads.to_string()]);
         process::set_threads(&mut command, threads);
         let mut seen = Seen::default();
-        let mut measured = process::measure::<Measured>(command, folder, bounds, |id| seen.look(id));
-        if let Ok(measured) = &mut measured {
-            measured.seen = seen;
-        }
-        Row { who, levers: levers.into(), measured }
+        let mut measured = process::measure::<Measured>(command, folder, bounds, |id| seen.look(id))?;
+        measured.seen = seen;
+        Ok(measured)
     };
-    let mut rows = Vec::new();
-    for levers in &arguments.levers {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--child", "archrepair", "--levers", levers, "--folder"]).arg(folder);
-        rows.push(run("archrepair", levers, command));
-    }
-    for peer in &arguments.peers {
-        let command = peer.command(folder, &arguments.python);
-        rows.push(run(peer.who(), &peer.levers, command));
+    let own = arguments.levers.iter().map(|levers| Row::new("archrepair", levers));
+    let peers = arguments.peers.iter().map(|peer| Row::new(peer.who(), &peer.levers));
+    let mut rows: Vec<Row> = own.chain(peers).collect();
+    for _ in 0..arguments.rounds {
+        let own = arguments.levers.iter().map(|levers| own::command(folder, levers));
+        let peers = arguments.peers.iter().map(|peer| peer.command(folder, &arguments.python));
+        for (row, command) in rows.iter_mut().zip(own.chain(peers)) {
+            row.push(run(command));
+        }
     }
     rows
 }
@@ -198,13 +201,14 @@ fn run_all(folder: &Path, arguments: &Arguments) -> Vec<Row> {
 /// Prints the table; whether all losses agree.
 fn print(case: &Case, rows: &[Row], arguments: &Arguments) -> bool {
     println!(
-        "{case}: {} steps, {} threads, {}\n\n{}",
+        "{case}: {} steps, rounds {}, {} threads, {}\n\n{}",
         arguments.steps,
+        arguments.rounds,
         arguments.threads,
         machine::text(),
         table(rows)
     );
-    for Row { who, levers, measured } in rows {
+    for Row { who, levers, measured, .. } in rows {
         if let Err(problem) = measured {
             println!("  {who}, {levers}: {problem}");
         }

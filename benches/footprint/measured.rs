@@ -8,6 +8,7 @@ use candle_core::{Storage, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::process::kib;
+use crate::ratio::median;
 
 /// What a program says about its steps: one line of JSON, the last it prints. Bytes and seconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,8 +82,7 @@ impl Measured {
 
     /// All steps are done.
     pub(crate) fn end(mut self) -> Self {
-        self.times.sort_by(f64::total_cmp);
-        self.seconds = self.times[self.times.len() / 2];
+        self.seconds = median(&self.times);
         if let Some(memory) = meter::process() {
             self.vm_hwm = memory.vm_hwm;
         }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use archrepair::engine::checkpoint::Depth;
@@ -47,6 +48,13 @@ pub(crate) fn levers(text: &str) -> Result<Levers, String> {
         }
     }
     Ok(levers)
+}
+
+/// What runs the step with these levers: this program as a child.
+pub(crate) fn command(folder: &Path, levers: &str) -> Command {
+    let mut own = Command::new(std::env::current_exe().unwrap());
+    own.args(["--child", "archrepair", "--levers", levers, "--folder"]).arg(folder);
+    own
 }
 
 /// Runs `steps` steps.

@@ -3,12 +3,16 @@
 use archrepair::report::{Table, units};
 
 use crate::measured::Measured;
+use crate::ratio::{Ratio, median};
 
 /// A line of the table.
 pub(crate) struct Row {
     pub(crate) who: &'static str,
     pub(crate) levers: String,
+    /// What the last round measured, or why it did not.
     pub(crate) measured: Result<Measured, String>,
+    /// Seconds of a step in each round.
+    seconds: Vec<f64>,
 }
 
 const HEADINGS: [&str; 13] = [
@@ -37,9 +41,9 @@ pub(crate) fn table(rows: &[Row]) -> Table {
         .legend("grown", "peak less loaded: the steps alone, without program and libraries")
         .legend("anonymous", "most of RssAnon that was seen: heap and stacks")
         .legend("files", "most of RssFile that was seen: program, libraries, mapped weights and features")
-        .legend("x", "the figure before it over that of the last archrepair row");
+        .legend("s a step", "median of a round's steps, and of the rounds")
+        .legend("x", "the figure before it over that of the last archrepair row; of times, round by round");
     let reference = rows.iter().rfind(|row| row.who == "archrepair");
-    let reference = reference.and_then(|row| row.measured.as_ref().ok());
     for row in rows {
         table.row(row.cells(reference));
     }
@@ -47,16 +51,28 @@ pub(crate) fn table(rows: &[Row]) -> Table {
 }
 
 impl Row {
-    fn cells(&self, reference: Option<&Measured>) -> Vec<String> {
+    pub(crate) fn new(who: &'static str, levers: &str) -> Self {
+        Self { who, levers: levers.into(), measured: Err("not run".into()), seconds: Vec::new() }
+    }
+
+    /// Adds a round.
+    pub(crate) fn push(&mut self, measured: Result<Measured, String>) {
+        self.seconds.push(measured.as_ref().map_or(f64::NAN, |measured| measured.seconds));
+        self.measured = measured;
+    }
+
+    fn cells(&self, reference: Option<&Self>) -> Vec<String> {
         let (who, levers) = (self.who.to_owned(), self.levers.clone());
         let Ok(m) = &self.measured else {
             let cells = [who, levers, "failed".into()].into_iter();
             return cells.chain(std::iter::repeat(String::new())).take(HEADINGS.len()).collect();
         };
         let ratio = |of: fn(&Measured) -> f64| {
+            let reference = reference.and_then(|row| row.measured.as_ref().ok());
             let over = reference.map(of).filter(|over| *over > 0.0);
             over.map_or("-".into(), |over| format!("{:.2}", of(m) / over))
         };
+        let time = reference.and_then(|row| Ratio::new(&self.seconds, &row.seconds));
         let if_any = |bytes: Option<usize>| bytes.map_or("-".into(), units::bytes);
         vec![
             who,
@@ -70,8 +86,8 @@ impl Row {
             ratio(|m| m.grown() as f64),
             units::bytes(m.seen.anonymous),
             units::bytes(m.seen.files),
-            format!("{:.3}", m.seconds),
-            ratio(|m| m.seconds),
+            format!("{:.3}", median(&self.seconds)),
+            time.map_or("-".into(), |ratio| ratio.to_string()),
         ]
     }
 }

@@ -28,6 +28,8 @@ mod own;
 mod process;
 mod program;
 mod proof;
+#[path = "../shared/ratio.rs"]
+mod ratio;
 mod rounds;
 mod table;
 
@@ -110,7 +112,7 @@ fn main() -> ExitCode {
 
 fn run_child(weights: own::Weights, folder: &Path, arguments: &Arguments) -> ExitCode {
     // As the program does: one heap, and no thread computes besides those of the pool.
-    meter::share_one_heap();
+    meter::set_up_heap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build().unwrap();
     match pool.install(|| own::run(folder, weights, arguments.seconds)) {
         Ok(measured) => println!("{}", serde_json::to_string(&measured).unwrap()),

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ratio::median;
+
 /// One line of JSON, the last that a program prints.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Measured {
@@ -20,11 +22,4 @@ impl Measured {
     pub(crate) fn seconds(&self) -> f64 {
         median(&self.times)
     }
-}
-
-/// The number in the middle, of two the greater; NaN of none.
-pub(crate) fn median(numbers: &[f64]) -> f64 {
-    let mut sorted = numbers.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }

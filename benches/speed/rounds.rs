@@ -1,11 +1,9 @@
 //! All rounds of one program, and how it compares with others round by round.
 //!
 //! Programs run one after the other in each round, so what slows the machine for a while slows all of a
-//! round. A ratio is taken within a round, and the median over the rounds is what counts.
+//! round.
 
-use std::fmt;
-
-use crate::measured::{Measured, median};
+use crate::measured::Measured;
 use crate::program::Program;
 
 /// What a program measured, round by round, until it failed or the last was done.
@@ -15,14 +13,6 @@ pub(crate) struct Rounds {
     pub(crate) done: Vec<Measured>,
     /// Why it is not run any more.
     pub(crate) problem: Option<String>,
-}
-
-/// Times over those of another program in the same rounds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ratio {
-    median: f64,
-    least: f64,
-    most: f64,
 }
 
 impl Rounds {
@@ -62,20 +52,4 @@ pub(crate) fn fastest<'a>(programs: impl Iterator<Item = &'a Rounds>) -> Vec<f64
         least.iter_mut().zip(seconds).for_each(|(least, seconds)| *least = least.min(seconds));
     }
     least
-}
-
-impl Ratio {
-    /// `seconds` over `others`, round by round; none without a round that both did.
-    pub(crate) fn new(seconds: &[f64], others: &[f64]) -> Option<Self> {
-        let ratios: Vec<f64> = seconds.iter().zip(others).map(|(own, other)| own / other).collect();
-        let least = ratios.iter().copied().reduce(f64::min)?;
-        let most = ratios.iter().copied().reduce(f64::max)?;
-        Some(Self { median: median(&ratios), least, most })
-    }
-}
-
-impl fmt::Display for Ratio {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{:.2} ({:.2}..{:.2})", self.median, self.least, self.most)
-    }
 }

@@ -3,9 +3,9 @@
 use archrepair::report::{Table, units};
 
 use crate::case::Case;
-use crate::measured::median;
 use crate::program::Program;
-use crate::rounds::{Ratio, Rounds, fastest};
+use crate::ratio::{Ratio, median};
+use crate::rounds::{Rounds, fastest};
 
 const HEADINGS: [&str; 8] = ["case", "who", "ms", "x ORT", "x PyTorch", "VmHWM", "x ORT", "engine peak"];
 

@@ -89,6 +89,7 @@ impl<'a> Stages<'a> {
     fn end(&mut self) {
         self.bar.finish_and_clear();
         let (bytes, seconds) = (meter::mark(), self.begun.elapsed().as_secs_f64());
+        meter::trim_heap();
         self.begun = Instant::now();
         let Some(stage) = self.stage.take() else { return };
         let phase = match stage {

@@ -8,10 +8,14 @@ use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
 use super::planes::{same_shape, zip};
-use super::share::{room, zeros};
+use super::share::zeros;
+use super::simd::widened;
 use super::{Real, by_dtype, is_slow_path, planes, slice, tensor};
 use crate::error::{During, Result};
 use crate::graph::op::Activation;
+
+/// Elements of a task, a multiple of 8.
+const TASK: usize = 1 << 14;
 
 const ACTIVATING: &str = "an activation";
 
@@ -94,12 +98,15 @@ pub(crate) fn mask<T: Real>(kind: Activation, y: &[T]) -> Result<Vec<u8>> {
     let top = if kind == Activation::Relu6 { T::from_f64(6.0) } else { T::from_f64(f64::INFINITY) };
     let bit = |i: usize, y: T| u8::from((y > T::zero()) & (y < top)) << i;
     let pack = |y: &[T]| y.iter().enumerate().fold(0, |byte, (i, &y)| byte | bit(i, y));
-    let (whole, rest) = y.as_chunks::<8>();
-    // A length known to the compiler lets it test eight at once.
-    let bytes = whole.par_iter().with_min_len(1 << 11).map(|y| pack(y));
-    let mut mask = room(ACTIVATING, y.len().div_ceil(8))?;
-    mask.par_extend(bytes);
-    mask.extend(rest.chunks(8).map(pack));
+    let mut mask = zeros::<u8>(ACTIVATING, y.len().div_ceil(8))?;
+    mask.par_chunks_mut(TASK / 8).zip(y.par_chunks(TASK)).for_each(|(mask, y)| {
+        widened(|| {
+            // A length known to the compiler lets it test eight at once.
+            let (whole, rest) = y.as_chunks::<8>();
+            mask.iter_mut().zip(whole).for_each(|(mask, y)| *mask = pack(y));
+            mask[whole.len()..].iter_mut().for_each(|mask| *mask = pack(rest));
+        });
+    });
     Ok(mask)
 }
 

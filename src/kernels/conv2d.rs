@@ -18,6 +18,7 @@ mod axis;
 #[allow(unsafe_code)] // addresses of tiles, and tasks that write to one slice
 mod correlate;
 mod correlation;
+#[allow(unsafe_code)] // addresses of tiles
 mod depthwise;
 #[allow(unsafe_code)] // addresses of tiles
 mod dw;
@@ -190,10 +191,10 @@ pub fn dbias(dy: &Tensor) -> Result<Tensor> {
 pub fn scratch_bytes(conv: &Conv2d, x_shape: &[usize], pass: Pass, threads: usize) -> Result<usize> {
     let c = x_shape.get(1).copied().unwrap_or(0);
     let sizes = Sizes::new(conv, x_shape, &conv.weight_shape(c))?;
-    if sizes.is_depthwise() {
-        return Ok(0);
-    }
     Ok(match pass {
+        Pass::Dw if sizes.is_depthwise() => {
+            depthwise::dw_scratch_len::<f32>(&sizes, threads) * size_of::<f32>()
+        }
         Pass::Dw => dw::scratch_bytes::<f32>(&sizes, threads),
         Pass::Dx => dx_scratch_len::<f32>(&sizes, threads) * size_of::<f32>(),
         Pass::Forward => scratch_len::<f32>(&sizes, threads) * size_of::<f32>(),
@@ -202,21 +203,29 @@ pub fn scratch_bytes(conv: &Conv2d, x_shape: &[usize], pass: Pass, threads: usiz
 
 /// Elements of scratch that [`forward_into`] takes on `threads` threads.
 pub(crate) fn scratch_len<T: Real>(sizes: &Sizes, threads: usize) -> usize {
-    if sizes.is_depthwise() { 0 } else { Correlation::forward(sizes).scratch_len::<T>(threads) }
+    if sizes.is_depthwise() {
+        return depthwise::scratch_len::<T>(sizes, threads);
+    }
+    Correlation::forward(sizes).scratch_len::<T>(threads)
 }
 
 /// Elements of scratch for a gradient by the input.
 fn dx_scratch_len<T: Real>(sizes: &Sizes, threads: usize) -> usize {
+    if sizes.is_depthwise() {
+        return depthwise::dx_scratch_len::<T>(sizes, threads);
+    }
     phases(sizes).map(|of| of.scratch_len::<T>(threads)).max().unwrap_or(0)
 }
 
 /// Correlations that together give the gradient by the input.
 fn phases(sizes: &Sizes) -> impl Iterator<Item = Correlation> {
-    let (stride, [h, w]) = (sizes.conv.stride, [sizes.unfold.h, sizes.unfold.w]);
-    let phases =
-        (0..stride.min(h)).flat_map(move |down| (0..stride.min(w)).map(move |across| [down, across]));
-    let sizes = *sizes;
-    phases.map(move |phase| Correlation::backward(&sizes, phase))
+    phase_pairs(sizes).map(|phases| Correlation::backward(sizes, phases))
+}
+
+/// First positions of an input, down and across, of those that are `stride` apart.
+fn phase_pairs(sizes: &Sizes) -> impl Iterator<Item = [usize; 2]> + use<> {
+    let [h, w] = [sizes.unfold.h, sizes.unfold.w].map(|pixels| sizes.conv.stride.min(pixels));
+    (0..h).flat_map(move |down| (0..w).map(move |across| [down, across]))
 }
 
 fn forward_cpu<T: Real>(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
@@ -239,7 +248,7 @@ pub(crate) fn forward_into<T: Real>(
     (y, scratch): (&mut [T], &mut [T]),
 ) {
     if sizes.is_depthwise() {
-        depthwise::forward_into(sizes, [x, w], finish, y);
+        depthwise::forward_into(sizes, [x, w], finish, (y, scratch));
     } else {
         let how = &Correlation::forward(sizes);
         Correlate { how, source: x, weight: w, finish, target: y, scratch }.run();

@@ -3,6 +3,8 @@
 use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout};
 use rayon::prelude::*;
 
+use super::simd::widened;
+
 /// Elements that one task changes.
 pub(crate) const TASK: usize = 1 << 14;
 
@@ -69,7 +71,7 @@ fn change<const N: usize>(
     }
     let run = |(task, own): (usize, &mut [f32])| {
         let others = others.map(|all| &all[task * TASK..][..own.len()]);
-        own.iter_mut().enumerate().for_each(|(i, own)| f(own, others.map(|all| all[i])));
+        widened(|| own.iter_mut().enumerate().for_each(|(i, own)| f(own, others.map(|all| all[i]))));
     };
     // Most tensors are small: waking other threads would cost more than the step.
     if own.len() <= TASK {

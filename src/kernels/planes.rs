@@ -4,12 +4,14 @@
 //! and channel `j`. What is summed is first summed by plane and then, in the order of the
 //! images, by channel: no thread count changes that order.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
-use super::share::zeros;
+use super::share::{room, zeros};
+use super::simd::widened;
 use super::{Real, tensor};
 use crate::error::{During, Result};
 
@@ -26,33 +28,62 @@ const BLOCK: usize = 1 << 11;
 const LANES: usize = 16;
 
 /// `planes * pixels` elements, where `f(plane, pixels, out)` writes those of a range of pixels.
-/// What it leaves is 0. The memory is asked for in the name of `what`.
-///
-/// Clearing the memory first costs less than it seems: large blocks come cleared from the
-/// system, and collecting without clearing measured slower. The ranges of a single
-/// plane start at multiples of 8.
+/// What it leaves is 0. The memory is asked for in the name of `what`. The ranges of a single plane start
+/// at multiples of 8.
 pub(crate) fn build<T: Real>(
     what: &str,
     [planes, pixels]: [usize; 2],
     f: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
 ) -> Result<Vec<T>> {
-    let mut y = zeros(what, planes * pixels)?;
-    write(&mut y, pixels, f);
+    let mut y = room(what, planes * pixels)?;
+    let chunks = y.spare_capacity_mut()[..planes * pixels].par_chunks_mut(SERIAL).enumerate();
+    chunks.for_each(|(i, out)| {
+        // A piece is cleared when it is about to be written, and is in the cache then.
+        let out = cleared(out);
+        widened(|| write_from(i * SERIAL, out, pixels, &f));
+    });
+    // SAFETY: all pieces together, which were cleared above.
+    #[allow(unsafe_code)]
+    unsafe {
+        y.set_len(planes * pixels);
+    }
     Ok(y)
+}
+
+/// Memory as zeros.
+fn cleared<T: Real>(piece: &mut [MaybeUninit<T>]) -> &mut [T] {
+    piece.iter_mut().for_each(|x| {
+        x.write(T::zero());
+    });
+    // SAFETY: every element was written above.
+    #[allow(unsafe_code)]
+    unsafe {
+        &mut *(std::ptr::from_mut(piece) as *mut [T])
+    }
 }
 
 /// As [`build`], to memory that is there: `f` finds what `y` held before.
 pub(crate) fn write<T: Real>(y: &mut [T], pixels: usize, f: impl Fn(usize, Range<usize>, &mut [T]) + Sync) {
-    let write = |start: usize, out: &mut [T]| {
-        let mut done = 0;
-        while done < out.len() {
-            let (plane, first) = ((start + done) / pixels, (start + done) % pixels);
-            let len = (pixels - first).min(out.len() - done);
-            f(plane, first..first + len, &mut out[done..done + len]);
-            done += len;
-        }
-    };
-    y.par_chunks_mut(SERIAL).enumerate().for_each(|(i, out)| write(i * SERIAL, out));
+    y.par_chunks_mut(SERIAL)
+        .enumerate()
+        .for_each(|(i, out)| widened(|| write_from(i * SERIAL, out, pixels, &f)));
+}
+
+/// The elements from `start` on.
+#[inline(always)]
+fn write_from<T: Real>(
+    start: usize,
+    out: &mut [T],
+    pixels: usize,
+    f: &impl Fn(usize, Range<usize>, &mut [T]),
+) {
+    let mut done = 0;
+    while done < out.len() {
+        let (plane, first) = ((start + done) / pixels, (start + done) % pixels);
+        let len = (pixels - first).min(out.len() - done);
+        f(plane, first..first + len, &mut out[done..done + len]);
+        done += len;
+    }
 }
 
 /// As [`write()`], where `f` finds the elements of `x`; without an `x`, those that `y` holds.
@@ -90,13 +121,13 @@ pub(crate) fn build_whole<T: Real>(
 /// As [`build_whole`], to memory that is there: `f` finds what `y` held before.
 pub(crate) fn write_whole<T: Real>(y: &mut [T], pixels: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     let of_plane = y.par_chunks_exact_mut(pixels.max(1)).with_min_len(SERIAL.div_ceil(pixels.max(1)));
-    of_plane.enumerate().for_each(|(i, out)| f(i, out));
+    of_plane.enumerate().for_each(|(i, out)| widened(|| f(i, out)));
 }
 
 /// `y[plane] = f(plane)` for planes of `pixels` elements, in parallel.
 pub(crate) fn reduce<T: Real>(y: &mut [T], pixels: usize, f: impl Fn(usize) -> T + Sync) {
     let least = SERIAL.div_ceil(pixels.max(1));
-    y.par_iter_mut().with_min_len(least).enumerate().for_each(|(i, y)| *y = f(i));
+    y.par_iter_mut().with_min_len(least).enumerate().for_each(|(i, y)| widened(|| *y = f(i)));
 }
 
 /// `f` of every element of `x`.
@@ -120,7 +151,7 @@ pub(crate) fn zip<T: Real>(what: &str, [a, b]: [&[T]; 2], f: impl Fn(T, T) -> T 
 /// `f(plane)` for every plane, in parallel.
 pub(crate) fn each<R: Send>(planes: usize, pixels: usize, f: impl Fn(usize) -> R + Sync) -> Vec<R> {
     let least = SERIAL.div_ceil(pixels.max(1));
-    (0..planes).into_par_iter().with_min_len(least).map(&f).collect()
+    (0..planes).into_par_iter().with_min_len(least).map(|i| widened(|| f(i))).collect()
 }
 
 /// The elements of plane `index`.
@@ -160,8 +191,11 @@ pub(crate) fn dot_scratch_bytes(elements: usize) -> usize {
 
 /// The sum of `a * b` over all elements, in parallel.
 pub(crate) fn dot<T: Real>(a: &[T], b: &[T]) -> f64 {
-    let parts: Vec<f64> =
-        a.par_chunks(SERIAL).zip(b.par_chunks(SERIAL)).map(|(a, b)| sum([a, b], |[a, b]| a * b)).collect();
+    let parts: Vec<f64> = a
+        .par_chunks(SERIAL)
+        .zip(b.par_chunks(SERIAL))
+        .map(|(a, b)| widened(|| sum([a, b], |[a, b]| a * b)))
+        .collect();
     parts.iter().sum()
 }
 

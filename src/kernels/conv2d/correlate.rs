@@ -22,9 +22,10 @@ use super::correlation::{Correlation, Task};
 use super::source::source;
 use super::tile::{self, Pixels};
 use crate::kernels::Real;
-use crate::kernels::matmul::{Matrix, pack};
+use crate::kernels::matmul::Matrix;
+use crate::kernels::matmul::pack::{self, Columns, Run};
 use crate::kernels::share::share;
-use crate::kernels::simd::{Isa, Job, Lanes};
+use crate::kernels::simd::{Isa, Job, Lanes, widened};
 
 /// Fills the target positions of a correlation, with its scratch.
 pub(super) struct Correlate<'a, T> {
@@ -104,15 +105,16 @@ impl<T: Real> Work<'_, T> {
         let width = registers * S::Register::LANES;
         for first in (0..self.how.inputs).step_by(self.how.part()) {
             let part = first..self.how.inputs.min(first + self.how.part());
-            self.pack(task, &part, (weights, width));
+            // SAFETY: the caller promises the processor.
+            unsafe { self.pack::<S>(task, &part, (weights, width)) };
             for (image, sums) in task.images.clone().zip(sums.chunks_exact_mut(self.sums_len(task, width))) {
                 // SAFETY: the caller promises the processor.
                 unsafe { self.sum::<S>(task, (image, &part), weights, (sums, registers), copy) };
             }
         }
         for (image, sums) in task.images.clone().zip(sums.chunks_exact(self.sums_len(task, width))) {
-            // SAFETY: the caller promises the outputs.
-            unsafe { self.write(task, image, (sums, width)) };
+            // SAFETY: the caller promises the processor and the outputs.
+            unsafe { self.write::<S>(task, image, (sums, width)) };
         }
     }
 
@@ -122,7 +124,16 @@ impl<T: Real> Work<'_, T> {
     }
 
     /// Copies the weights of a part: `[c][taps][width]`.
-    fn pack(&self, task: &Task, part: &Range<usize>, (to, width): (&mut [T], usize)) {
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `S`.
+    unsafe fn pack<S: Isa<Register: Lanes<Element = T>>>(
+        &self,
+        task: &Task,
+        part: &Range<usize>,
+        (to, width): (&mut [T], usize),
+    ) {
         let (how, taps) = (self.how, self.how.k * self.how.k);
         let [output, input] = how.strides;
         let group = task.group * how.inputs * how.outputs * taps;
@@ -133,7 +144,9 @@ impl<T: Real> Work<'_, T> {
         for (c, to) in channels.zip(to.chunks_exact_mut(rows * width)) {
             let cols = task.outputs.len();
             let data = &weight[c * input..];
-            pack::rows(to, Matrix { data, rows, cols, row_stride: 1, col_stride: output }, width);
+            let matrix = Matrix { data, rows, cols, row_stride: 1, col_stride: output };
+            // SAFETY: the caller promises the processor.
+            unsafe { pack::rows::<S>(to, matrix, width) };
         }
     }
 
@@ -183,64 +196,46 @@ impl<T: Real> Work<'_, T> {
     ///
     /// # Safety
     ///
-    /// No other task may have these outputs.
-    unsafe fn write(&self, task: &Task, image: usize, (sums, width): (&[T], usize)) {
+    /// The processor must know the instructions of `S`, and no other task may have these outputs.
+    unsafe fn write<S: Isa<Register: Lanes<Element = T>>>(
+        &self,
+        task: &Task,
+        image: usize,
+        (sums, width): (&[T], usize),
+    ) {
         let [down, across] = &self.how.axes;
         let plane = self.how.target[0] * self.how.target[1];
         let first = (image * self.how.groups + task.group) * self.how.outputs + task.outputs.start;
         let channel = task.group * self.how.outputs + task.outputs.start;
-        let is_dense = down.to_step == 1 && across.to_step == 1;
-        for at in (0..task.outputs.len()).step_by(FOUR) {
-            let channels = FOUR.min(task.outputs.len() - at);
-            if is_dense {
-                let run = |i: usize| {
-                    let start = (first + at + i) * plane + task.rows.start * across.outputs;
-                    // Channels beyond the last have nothing to write.
-                    start..start + if i < channels { task.rows.len() * across.outputs } else { 0 }
-                };
-                let runs: [_; FOUR] = std::array::from_fn(run);
-                // SAFETY: the outputs of the task, all within the target; the caller promises that
-                // no other task has them.
-                let mut to = runs.clone().map(|run| unsafe { self.target.run(run) });
-                gather(&sums[at..], width, &mut to);
-                for (i, (to, run)) in to.into_iter().zip(runs).take(channels).enumerate() {
-                    self.finish.apply(to, channel + at + i, run.start);
-                }
-                continue;
+        let pixels = task.rows.len() * across.outputs;
+        if down.to_step == 1 && across.to_step == 1 {
+            let start = task.rows.start * across.outputs;
+            for at in (0..task.outputs.len()).step_by(S::Register::LANES) {
+                let channels = S::Register::LANES.min(task.outputs.len() - at);
+                let from = Run { from: &sums[at..], stride: width, n: pixels };
+                let to = self.target.start.wrapping_add((first + at) * plane + start);
+                // SAFETY: the caller promises the processor. The pixels of the task in each of these
+                // channels lie within the target, and no other task has them.
+                unsafe { pack::transposed::<S>(from, channels, Columns { to, stride: plane, whole: false }) };
             }
-            for (row, sums) in task.rows.clone().zip(sums.chunks_exact(across.outputs * width)) {
-                let start = (down.to_start + row * down.to_step) * self.how.target[1] + across.to_start;
-                for (q, sums) in sums.chunks_exact(width).enumerate() {
-                    for (i, &sum) in sums[at..].iter().enumerate().take(channels) {
-                        let to = (first + at + i) * plane + start + q * across.to_step;
-                        // SAFETY: as above.
-                        unsafe { self.target.run(to..to + 1) }.fill(sum);
-                    }
+            widened(|| {
+                for i in 0..task.outputs.len() {
+                    let run = (first + i) * plane + start;
+                    // SAFETY: as above.
+                    self.finish.apply(unsafe { self.target.run(run..run + pixels) }, channel + i, run);
+                }
+            });
+            return;
+        }
+        for (row, sums) in task.rows.clone().zip(sums.chunks_exact(across.outputs * width)) {
+            let start = (down.to_start + row * down.to_step) * self.how.target[1] + across.to_start;
+            for (i, at) in (0..task.outputs.len()).map(|i| (i, (first + i) * plane + start)) {
+                let to = self.target.start.wrapping_add(at);
+                for (q, &sum) in sums[i..].iter().step_by(width).enumerate() {
+                    // SAFETY: positions of the task, all within the target, which no other task has.
+                    unsafe { *to.wrapping_add(q * across.to_step) = sum };
                 }
             }
         }
-    }
-}
-
-/// Channels that are written together.
-const FOUR: usize = 4;
-
-/// Takes the first four sums of each pixel, which are `width` apart, to four runs of pixels. A run
-/// that is empty takes none.
-fn gather<T: Real>(sums: &[T], width: usize, to: &mut [&mut [T]; FOUR]) {
-    let pixels = to[0].len();
-    let mut p = 0;
-    if to.iter().all(|to| to.len() == pixels) {
-        while p + FOUR <= pixels {
-            let four: [[T; FOUR]; FOUR] =
-                std::array::from_fn(|i| std::array::from_fn(|o| sums[(p + i) * width + o]));
-            for (to, values) in to.iter_mut().zip(T::transpose(four)) {
-                to[p..p + FOUR].copy_from_slice(&values);
-            }
-            p += FOUR;
-        }
-    }
-    for (o, to) in to.iter_mut().enumerate() {
-        to.iter_mut().enumerate().skip(p).for_each(|(p, to)| *to = sums[p * width + o]);
     }
 }

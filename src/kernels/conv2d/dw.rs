@@ -201,7 +201,8 @@ impl<T: Real> Job<T> for Sum<'_, T> {
                 let rows = start..unfold.oh.min(start + cut.rows);
                 let (data, cols) = (&dy[start * ow..], task.outputs.len());
                 let matrix = Matrix { data, rows: rows.len() * ow, cols, row_stride: 1, col_stride: y_plane };
-                pack::rows(gradients, matrix, cut.width);
+                // SAFETY: the caller promises the processor.
+                unsafe { pack::rows::<S>(gradients, matrix, cut.width) };
                 let from = source(x, [unfold.h, unfold.w], [&cut.axes[0], &cut.axes[1]], &rows, copy);
                 // SAFETY: the caller promises the processor.
                 unsafe { sum_rows::<S>(cut, [task.inputs.len(), rows.len()], (from, gradients), block) };

@@ -139,7 +139,8 @@ unsafe fn outer_products<S: Isa>(
             let a = a.part(i.clone(), l.clone());
             for j in panels::<S>(b.cols) {
                 let registers = j.len().div_ceil(S::Register::LANES);
-                let (from, b_stride) = panel::<S>(b.part(l.clone(), j.clone()), a.rows, scratch);
+                // SAFETY: the caller promises the processor.
+                let (from, b_stride) = unsafe { panel::<S>(b.part(l.clone(), j.clone()), a.rows, scratch) };
                 let mut row = 0;
                 while row < a.rows {
                     let rows = rows::<S>(a.rows - row, registers);
@@ -187,7 +188,11 @@ fn panels<S: Isa>(n: usize) -> impl Iterator<Item = Range<usize>> {
 
 /// Where to read a panel of `B`, which `rows` rows of `A` will be multiplied by, and the step
 /// from one of its rows to the next.
-fn panel<S: Isa>(b: Matrix<Num<S>>, rows: usize, scratch: &mut [Num<S>]) -> (*const Num<S>, usize) {
+///
+/// # Safety
+///
+/// The processor must know the instructions of `S`.
+unsafe fn panel<S: Isa>(b: Matrix<Num<S>>, rows: usize, scratch: &mut [Num<S>]) -> (*const Num<S>, usize) {
     let width = b.cols.next_multiple_of(S::Register::LANES);
     let is_ragged = b.cols < width && !S::Register::IS_MASKED;
     let is_aliased = (b.row_stride * size_of::<Num<S>>()).is_multiple_of(ALIAS_BYTES)
@@ -195,7 +200,8 @@ fn panel<S: Isa>(b: Matrix<Num<S>>, rows: usize, scratch: &mut [Num<S>]) -> (*co
     if b.col_stride == 1 && !is_ragged && !is_aliased {
         return (b.data.as_ptr(), b.row_stride);
     }
-    pack::rows(scratch, b, width);
+    // SAFETY: the caller promises the processor.
+    unsafe { pack::rows::<S>(scratch, b, width) };
     (scratch.as_ptr(), width)
 }
 

@@ -1,26 +1,34 @@
 //! Copies of parts of a matrix, in the order in which the innermost loops read them.
 
 use super::Matrix;
-use crate::kernels::simd::Element;
+use crate::kernels::simd::{Isa, Kernel, Lanes, Num};
 
-/// Rows that are transposed together: few enough that what is read of a column, and what is
-/// written, stays in the first-level cache until the cache lines are used up.
-const STRIP: usize = 32;
+/// Most registers of one side of a block that is transposed: those of AVX-512.
+const MOST: usize = 16;
 
-/// Copies `matrix` to `to` row by row, `width` elements a row: missing columns become 0.
+/// Copies `matrix` to `to` row by row, `width` elements a row: missing columns become 0. `width` is a
+/// multiple of a register.
 ///
 /// # Panics
 ///
 /// When `to` has fewer than `rows * width` elements, or `width` is less than `cols`.
-pub(crate) fn rows<T: Element>(to: &mut [T], matrix: Matrix<T>, width: usize) {
+///
+/// # Safety
+///
+/// The processor must know the instructions of `S`.
+pub(crate) unsafe fn rows<S: Isa>(to: &mut [Num<S>], matrix: Matrix<Num<S>>, width: usize) {
     let Matrix { data, rows, cols, row_stride, col_stride } = matrix;
     let to = &mut to[..rows * width];
-    assert!(cols <= width, "a row does not fit");
-    if cols < width {
-        to.fill(T::default());
-    }
+    assert!(cols <= width && width.is_multiple_of(S::Register::LANES), "a row does not fit");
     if row_stride == 1 {
-        return transposed(to, matrix, width);
+        let from = Run { from: data, stride: col_stride, n: cols };
+        // SAFETY: the caller promises the processor; `to` has whole registers for each row.
+        return unsafe {
+            transposed::<S>(from, rows, Columns { to: to.as_mut_ptr(), stride: width, whole: true })
+        };
+    }
+    if cols < width {
+        to.fill(Num::<S>::default());
     }
     for (l, to) in to.chunks_exact_mut(width).enumerate() {
         let from = &data[l * row_stride..];
@@ -32,35 +40,113 @@ pub(crate) fn rows<T: Element>(to: &mut [T], matrix: Matrix<T>, width: usize) {
     }
 }
 
-/// [`rows`] of a matrix whose columns are contiguous, four by four elements at a time.
-fn transposed<T: Element>(to: &mut [T], matrix: Matrix<T>, width: usize) {
-    let Matrix { data, rows, cols, col_stride, .. } = matrix;
-    assert!(cols <= width && rows * width <= to.len(), "the copy does not fit");
-    let fours = cols - cols % 4;
-    for start in (0..rows).step_by(STRIP) {
-        let end = rows.min(start + STRIP);
-        let column = |j: usize| &data[j * col_stride..][start..end];
-        for j in (0..fours).step_by(4) {
-            let from = [column(j), column(j + 1), column(j + 2), column(j + 3)];
-            let [(a, a_rest), (b, b_rest), (c, c_rest), (d, d_rest)] = from.map(<[T]>::as_chunks::<4>);
-            let mut at = start * width + j;
-            let mut write = |row: [T; 4]| {
-                // SAFETY: columns `j..j + 4` are within the width, and no more than `rows` rows
-                // are written, which all fit into `to` as asserted above. An array needs no more
-                // alignment than its elements.
-                unsafe { *to.as_mut_ptr().wrapping_add(at).cast::<[T; 4]>() = row };
-                at += width;
-            };
-            for (((&a, &b), &c), &d) in a.iter().zip(b).zip(c).zip(d) {
-                T::transpose([a, b, c, d]).into_iter().for_each(&mut write);
-            }
-            for (((&a, &b), &c), &d) in a_rest.iter().zip(b_rest).zip(c_rest).zip(d_rest) {
-                write([a, b, c, d]);
+/// `n` runs of elements that begin `stride` apart.
+pub(crate) struct Run<'a, T> {
+    pub(crate) from: &'a [T],
+    pub(crate) stride: usize,
+    pub(crate) n: usize,
+}
+
+/// Where the first elements of all runs go, then `stride` further on the second ones, and so on.
+pub(crate) struct Columns<T> {
+    pub(crate) to: *mut T,
+    pub(crate) stride: usize,
+    /// Whether whole registers are written, zeros after the last run.
+    pub(crate) whole: bool,
+}
+
+/// Copies the first `length` elements of each run, a block of registers at a time.
+///
+/// # Panics
+///
+/// When the slice of the runs is too short.
+///
+/// # Safety
+///
+/// The processor must know the instructions of `S`. For each element of a run there must be room for an
+/// element of every run, up to whole registers if `whole`, and nothing else may have it.
+pub(crate) unsafe fn transposed<S: Isa>(from: Run<Num<S>>, length: usize, to: Columns<Num<S>>) {
+    if from.n == 0 || length == 0 {
+        return;
+    }
+    assert!((from.n - 1) * from.stride + length <= from.from.len(), "runs reach past their slice");
+    // SAFETY: the caller promises the processor and what is written; what is read lies within the slice.
+    unsafe { S::vectorize(Transposed { from, length, to }) };
+}
+
+struct Transposed<'a, T> {
+    from: Run<'a, T>,
+    length: usize,
+    to: Columns<T>,
+}
+
+impl<V: Lanes> Kernel<V> for Transposed<'_, V::Element> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        let Self { from, length, to } = self;
+        for first in (0..from.n).step_by(V::LANES) {
+            let runs = V::LANES.min(from.n - first);
+            for start in (0..length).step_by(V::LANES) {
+                let n = V::LANES.min(length - start);
+                // SAFETY: the caller promises the processor.
+                let mut block = [unsafe { V::zero() }; MOST];
+                for (i, register) in block.iter_mut().enumerate().take(runs) {
+                    let from = from.from.as_ptr().wrapping_add((first + i) * from.stride + start);
+                    // SAFETY: the caller promises `length` elements of each run.
+                    *register = unsafe { if n == V::LANES { V::load(from) } else { V::load_part(from, n) } };
+                }
+                V::transpose(&mut block[..V::LANES]);
+                for (j, register) in block.iter().enumerate().take(n) {
+                    let to_start = to.to.wrapping_add((start + j) * to.stride + first);
+                    let is_whole = to.whole || runs == V::LANES;
+                    // SAFETY: the caller promises place for whole registers or for each run.
+                    unsafe {
+                        if is_whole { register.store(to_start) } else { register.store_part(to_start, runs) }
+                    };
+                }
             }
         }
-        for j in fours..cols {
-            for (l, &x) in column(j).iter().enumerate() {
-                to[(start + l) * width + j] = x;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::simd::{self, Job};
+
+    struct Copy<'a>(&'a [f32], [usize; 2], &'a mut [f32], bool);
+
+    impl Job<f32> for Copy<'_> {
+        unsafe fn run<S: Isa<Register: Lanes<Element = f32>>>(self) {
+            let Self(from, [n, length], to, whole) = self;
+            let width = if whole { n.next_multiple_of(S::Register::LANES) } else { n };
+            let run = Run { from, stride: length, n };
+            // SAFETY: the caller promises the processor, and the columns fit.
+            unsafe {
+                transposed::<S>(
+                    run,
+                    length,
+                    Columns { to: to[..width * length].as_mut_ptr(), stride: width, whole },
+                )
+            };
+            // The columns without what fills the last register.
+            let columns: Vec<f32> =
+                to.chunks(width).take(length).flat_map(|column| column[..n].to_vec()).collect();
+            to[..n * length].copy_from_slice(&columns);
+        }
+    }
+
+    #[test]
+    fn runs_of_every_length_become_columns() {
+        for (n, length) in [(1, 1), (3, 20), (16, 16), (17, 5), (40, 33), (8, 64)] {
+            let from: Vec<f32> = (0..n * length).map(|i| i as f32).collect();
+            let want: Vec<f32> = (0..n * length).map(|i| from[i % n * length + i / n]).collect();
+            for (set, whole) in (0..simd::SETS).flat_map(|set| [(set, false), (set, true)]) {
+                let mut to = vec![f32::NAN; (n + 16) * length];
+                // SAFETY: the job demands nothing beside its processor.
+                if unsafe { simd::run(set, Copy(&from, [n, length], &mut to, whole)) } {
+                    assert_eq!(to[..n * length], want, "{n} runs of {length} by set {set}");
+                }
             }
         }
     }

@@ -1,7 +1,5 @@
 //! The mean of each window.
 
-use std::ops::Range;
-
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
@@ -9,6 +7,7 @@ use super::{Axis, POOLING, Windows, avg_scratch_len};
 use crate::error::{During, Result};
 use crate::graph::op::Pool;
 use crate::kernels::share::zeros;
+use crate::kernels::simd::widened;
 use crate::kernels::{Real, by_dtype, is_slow_path, slice, tensor};
 
 /// The mean of each window.
@@ -32,9 +31,11 @@ pub(crate) fn avg_into<T: Real>(windows: &Windows, x: &[T], (y, scratch): (&mut 
     let shares = &*scratch;
     let planes = y.par_chunks_mut(windows.outputs()).zip(x.par_chunks(windows.pixels()));
     planes.for_each(|(y, x)| {
-        for (row, y) in y.chunks_mut(windows.w.count()).enumerate() {
-            avg_row(windows, row, x, (y, shares));
-        }
+        widened(|| {
+            for (row, y) in y.chunks_mut(windows.w.count()).enumerate() {
+                avg_row(windows, row, x, (y, shares));
+            }
+        });
     });
 }
 
@@ -58,42 +59,50 @@ pub fn avg_dx(pool: &Pool, dy: &Tensor, x_shape: &[usize]) -> Result<Tensor> {
         let mut dx = zeros::<T>(POOLING, x_shape.iter().product())?;
         let planes = dx.par_chunks_mut(windows.pixels()).zip(elements.par_chunks(windows.outputs()));
         planes.for_each(|(dx, dy)| {
-            for (row, dy) in dy.chunks(windows.w.count()).enumerate() {
-                spread_row(&windows, row, dx, (dy, &shares));
-            }
+            widened(|| {
+                for (row, dy) in dy.chunks(windows.w.count()).enumerate() {
+                    spread_row(&windows, row, dx, (dy, &shares));
+                }
+            });
         });
         tensor(dx, x_shape)
     })
 }
 
-/// One row of windows: `y` gets the means.
+/// One row of windows: `y` gets the means. Taps are added one after the other for all windows, which
+/// are runs of pixels.
 fn avg_row<T: Real>(windows: &Windows, row: usize, x: &[T], (y, shares): (&mut [T], &[T])) {
-    let w = windows.w.pixels;
-    let rows = windows.h.window(row);
+    let (w, rows) = (windows.w.pixels, windows.h.window(row));
     let share = T::from_f64(1.0 / rows.len() as f64);
-    let columns = windows.w.windows().zip(shares);
-    for (y, (Range { start, end }, &across)) in y.iter_mut().zip(columns) {
-        let mut sum = T::zero();
-        for line in rows.clone() {
-            for &x in &x[line * w + start..line * w + end] {
-                sum += x;
+    y.fill(T::zero());
+    for x in rows.map(|line| &x[line * w..][..w]) {
+        for tap in 0..windows.k {
+            let (outputs, first) = windows.w.of_tap(tap);
+            let (y, x) = (&mut y[outputs], &x[first..]);
+            match windows.w.stride {
+                1 => y.iter_mut().zip(x).for_each(|(y, &x)| *y += x),
+                stride => y.iter_mut().zip(x.iter().step_by(stride)).for_each(|(y, &x)| *y += x),
             }
         }
-        *y = sum * share * across;
     }
+    y.iter_mut().zip(shares).for_each(|(y, &across)| *y = *y * share * across);
 }
 
 /// One row of windows: `dx` gets the shares of their gradients added.
 fn spread_row<T: Real>(windows: &Windows, row: usize, dx: &mut [T], (dy, shares): (&[T], &[T])) {
-    let w = windows.w.pixels;
-    let rows = windows.h.window(row);
+    let (w, rows) = (windows.w.pixels, windows.h.window(row));
     let share = T::from_f64(1.0 / rows.len() as f64);
-    let columns = windows.w.windows().zip(shares);
-    for (&dy, (Range { start, end }, &across)) in dy.iter().zip(columns) {
-        let part = dy * share * across;
-        for line in rows.clone() {
-            for dx in &mut dx[line * w + start..line * w + end] {
-                *dx += part;
+    for line in rows {
+        let dx = &mut dx[line * w..][..w];
+        for tap in 0..windows.k {
+            let (outputs, first) = windows.w.of_tap(tap);
+            let parts =
+                dy[outputs.clone()].iter().zip(&shares[outputs]).map(|(dy, across)| *dy * share * *across);
+            match windows.w.stride {
+                1 => dx[first..].iter_mut().zip(parts).for_each(|(dx, part)| *dx += part),
+                stride => {
+                    dx[first..].iter_mut().step_by(stride).zip(parts).for_each(|(dx, part)| *dx += part)
+                }
             }
         }
     }

@@ -10,6 +10,7 @@ use crate::error::{During, Result};
 use crate::graph::op::Pool;
 use crate::kernels::planes::mismatch;
 use crate::kernels::share::{self, zeros};
+use crate::kernels::simd::widened;
 use crate::kernels::{Real, by_dtype, is_slow_path, slice, tensor};
 
 /// Elements of a task at least.
@@ -48,11 +49,13 @@ pub(crate) fn max_into<T: Real>(windows: &Windows, x: &[T], (y, scratch): (&mut 
     let planes = planes_of_task(windows);
     let work = y.chunks_mut(planes * outputs).zip(x.chunks(planes * pixels));
     share::share((scratch, windows.w.pixels), (tasks, work), |line, (y, x)| {
-        for (y, x) in y.chunks_mut(outputs).zip(x.chunks(pixels)) {
-            for (row, y) in y.chunks_mut(windows.w.count()).enumerate() {
-                greatest_row(windows, row, x, (y, line));
+        widened(|| {
+            for (y, x) in y.chunks_mut(outputs).zip(x.chunks(pixels)) {
+                for (row, y) in y.chunks_mut(windows.w.count()).enumerate() {
+                    greatest_row(windows, row, x, (y, line));
+                }
             }
-        }
+        });
     });
 }
 
@@ -102,15 +105,17 @@ fn fast_max<T: Real>(windows: &Windows, x: &Tensor) -> Result<(Tensor, Tensor)> 
     planes.for_each_init(
         || Lines::new(&windows.w),
         |lines, ((y, at), x)| {
-            let rows = y.chunks_mut(windows.w.count()).zip(at.chunks_mut(windows.w.count()));
-            for (row, (y, at)) in rows.enumerate() {
-                lines.down(x, windows.h.window(row), windows.w.padding);
-                lines.across(windows.k);
-                let starts = (0..windows.w.count()).map(|i| i * windows.w.stride);
-                for ((y, at), start) in y.iter_mut().zip(at).zip(starts) {
-                    (*y, *at) = (lines.best[0].values[start], lines.best[0].at[start]);
+            widened(|| {
+                let rows = y.chunks_mut(windows.w.count()).zip(at.chunks_mut(windows.w.count()));
+                for (row, (y, at)) in rows.enumerate() {
+                    lines.down(x, windows.h.window(row), windows.w.padding);
+                    lines.across(windows.k);
+                    let starts = (0..windows.w.count()).map(|i| i * windows.w.stride);
+                    for ((y, at), start) in y.iter_mut().zip(at).zip(starts) {
+                        (*y, *at) = (lines.best[0].values[start], lines.best[0].at[start]);
+                    }
                 }
-            }
+            });
         },
     );
     Ok((tensor(y, &shape)?, tensor(at, &shape)?))
@@ -148,6 +153,7 @@ impl<T: Real> Lines<T> {
     }
 
     /// Goes down these rows of a plane.
+    #[inline]
     fn down(&mut self, x: &[T], rows: Range<usize>, padding: usize) {
         let within = padding..self.columns[0].values.len() - padding;
         let w = within.len();
@@ -170,6 +176,7 @@ impl<T: Real> Lines<T> {
     }
 
     /// Goes across `k` columns. Of equals the one at the lowest position wins.
+    #[inline]
     fn across(&mut self, k: usize) {
         let columns = &self.columns[0];
         let n = self.best[0].values.len();

@@ -114,6 +114,14 @@ impl Axis {
         start.saturating_sub(self.padding)..(start + self.k - self.padding).min(self.pixels)
     }
 
+    /// The windows with a pixel under tap `tap`, and that pixel of the first of them.
+    fn of_tap(&self, tap: usize) -> (Range<usize>, usize) {
+        let start = self.padding.saturating_sub(tap).div_ceil(self.stride);
+        let end = (self.pixels + self.padding).saturating_sub(tap).div_ceil(self.stride).min(self.count);
+        let start = start.min(end);
+        (start..end, (start * self.stride + tap).saturating_sub(self.padding).min(self.pixels))
+    }
+
     /// The pixels of each window.
     fn windows(&self) -> impl Iterator<Item = Range<usize>> {
         (0..self.count).map(|i| self.window(i))

@@ -65,6 +65,13 @@ pub(crate) trait Lanes: Copy {
 
     /// The sum over the lanes of each.
     fn sums(registers: &[Self; 4]) -> [Self::Element; 4];
+
+    /// [`LANES`](Self::LANES) registers as rows of a matrix become its columns.
+    ///
+    /// # Panics
+    ///
+    /// When there are fewer.
+    fn transpose(rows: &mut [Self]);
 }
 
 /// A set of instructions.
@@ -127,12 +134,6 @@ pub(crate) trait Element: Copy + Default + AddAssign + 'static {
         // SAFETY: the job demands nothing.
         unsafe { Self::dispatch(Widths(&mut widths)) };
         widths
-    }
-
-    /// Rows as columns.
-    #[inline(always)]
-    fn transpose([a, b, c, d]: [[Self; 4]; 4]) -> [[Self; 4]; 4] {
-        std::array::from_fn(|i| [a[i], b[i], c[i], d[i]])
     }
 }
 

@@ -45,6 +45,34 @@ pub(crate) fn widths(set: usize) -> Option<[usize; 2]> {
     unsafe { run(set, Widths(&mut widths)) }.then_some(widths)
 }
 
+/// Runs a loop that is written plainly, compiled for the widest registers of this processor. It gives
+/// the same bits as without: compilers do not reorder sums.
+#[inline]
+pub(crate) fn widened<R>(f: impl FnOnce() -> R) -> R {
+    let mut result = None;
+    // SAFETY: the job demands nothing beside its processor.
+    unsafe { f32::dispatch(Plain(|| result = Some(f()))) }
+    #[allow(clippy::expect_used)] // a job runs
+    result.expect("the job ran")
+}
+
+/// A loop that is written plainly.
+struct Plain<F>(F);
+
+impl<F: FnOnce()> Job<f32> for Plain<F> {
+    unsafe fn run<S: Isa<Register: Lanes<Element = f32>>>(self) {
+        // SAFETY: the caller promises the processor.
+        unsafe { S::vectorize(self) }
+    }
+}
+
+impl<V: Lanes, F: FnOnce()> Kernel<V> for Plain<F> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        (self.0)();
+    }
+}
+
 /// The fastest set that this processor knows.
 fn best() -> usize {
     (0..SETS).find(|&set| widths(set).is_some()).unwrap_or(SETS - 1)
@@ -54,11 +82,6 @@ impl Element for f32 {
     unsafe fn dispatch(job: impl Job<Self>) {
         // SAFETY: the caller's promise.
         unsafe { run(best(), job) };
-    }
-
-    #[inline(always)]
-    fn transpose(rows: [[Self; 4]; 4]) -> [[Self; 4]; 4] {
-        native::transpose(rows)
     }
 }
 

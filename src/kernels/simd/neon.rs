@@ -20,30 +20,6 @@ pub(super) unsafe fn run(set: usize, job: impl Job<f32>) -> bool {
     set == 0
 }
 
-/// Rows as columns.
-#[inline(always)]
-pub(super) fn transpose(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
-    // SAFETY: every 64-bit Arm processor has NEON.
-    unsafe { transpose_by_zips(rows) }
-}
-
-#[inline]
-#[target_feature(enable = "neon")]
-fn transpose_by_zips(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
-    // SAFETY: four numbers are readable.
-    let [a, b, c, d] = rows.map(|row| unsafe { vld1q_f32(row.as_ptr()) });
-    let (ac_low, ac_high) = (vzip1q_f32(a, c), vzip2q_f32(a, c));
-    let (bd_low, bd_high) = (vzip1q_f32(b, d), vzip2q_f32(b, d));
-    let (first, second) = (vzip1q_f32(ac_low, bd_low), vzip2q_f32(ac_low, bd_low));
-    let (third, fourth) = (vzip1q_f32(ac_high, bd_high), vzip2q_f32(ac_high, bd_high));
-    [first, second, third, fourth].map(|column| {
-        let mut to = [0.0; 4];
-        // SAFETY: four numbers are writable.
-        unsafe { vst1q_f32(to.as_mut_ptr(), column) };
-        to
-    })
-}
-
 impl Lanes for float32x4_t {
     type Element = f32;
     const LANES: usize = 4;
@@ -111,6 +87,16 @@ impl Lanes for float32x4_t {
     fn sums(registers: &[Self; 4]) -> [f32; 4] {
         // SAFETY: every 64-bit Arm processor has NEON.
         registers.map(|register| unsafe { vaddvq_f32(register) })
+    }
+
+    #[inline(always)]
+    fn transpose(rows: &mut [Self]) {
+        let [a, b, c, d] = [rows[0], rows[1], rows[2], rows[3]];
+        // SAFETY: every 64-bit Arm processor has NEON.
+        let zips = |a, b| unsafe { [vzip1q_f32(a, b), vzip2q_f32(a, b)] };
+        let ([ac_low, ac_high], [bd_low, bd_high]) = (zips(a, c), zips(b, d));
+        [rows[0], rows[1]] = zips(ac_low, bd_low);
+        [rows[2], rows[3]] = zips(ac_high, bd_high);
     }
 }
 

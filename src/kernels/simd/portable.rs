@@ -72,6 +72,12 @@ impl<T: Element + Mul<Output = T>> Lanes for Four<T> {
             sum
         })
     }
+
+    #[inline(always)]
+    fn transpose(rows: &mut [Self]) {
+        let old: [Self; 4] = array::from_fn(|i| rows[i]);
+        rows.iter_mut().enumerate().for_each(|(j, row)| row.0 = old.map(|old| old.0[j]));
+    }
 }
 
 /// Whatever the compiler may assume of every processor.
@@ -98,10 +104,4 @@ pub(super) const SETS: usize = 0;
 #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
 pub(super) unsafe fn run(_: usize, _: impl super::lanes::Job<f32>) -> bool {
     false
-}
-
-/// Rows as columns.
-#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
-pub(super) fn transpose([a, b, c, d]: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
-    array::from_fn(|i| [a[i], b[i], c[i], d[i]])
 }
