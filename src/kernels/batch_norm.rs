@@ -21,14 +21,15 @@
 mod seen;
 mod slow;
 
+use std::ops::Range;
+
 use candle_core::Tensor;
 
 pub use self::seen::Seen;
 use super::planes::{
-    Moments, build, change, each, image_dims, moments, of_channel, one_a_channel, plane, rounded, same_shape,
-    sum,
+    Moments, change, changed, collect, each, image_dims, moments, of_channel, one_a_channel, plane, rounded,
+    same_shape, sum,
 };
-use super::share::zeros;
 use super::{Pass, Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -63,20 +64,22 @@ pub fn fixed(x: &Tensor, affine: &Affine, at: &Statistics) -> Result<Tensor> {
     by_dtype!(x, T => {
         let (weight, bias) = (slice::<T>(&affine.weight)?, slice::<T>(&affine.bias)?);
         let (mean, var) = (slice::<T>(&at.mean)?, slice::<T>(&at.var)?);
-        let mut y = zeros(NORMALIZING, x.elem_count())?;
         let numbers = Numbers { weight: &weight, bias: &bias, mean: &mean, var: &var, eps: affine.eps };
-        fixed_into(numbers, h * w, Some(&slice(x)?), &mut y);
-        tensor(y, x.dims())
+        tensor(changed(NORMALIZING, &slice(x)?, h * w, normalizing(numbers))?, x.dims())
     })
 }
 
 /// Fills `y`, of planes of `pixels` elements; without an `x`, it is in `y`.
 pub(crate) fn fixed_into<T: Real>(numbers: Numbers<T>, pixels: usize, x: Option<&[T]>, y: &mut [T]) {
-    let c = numbers.weight.len();
-    change(y, x, pixels, |i, _, y| {
-        let Channel { scale, mean, bias, .. } = numbers.channel(i % c);
+    change(y, x, pixels, normalizing(numbers));
+}
+
+/// Changes pixels of a plane.
+fn normalizing<T: Real>(numbers: Numbers<T>) -> impl Fn(usize, Range<usize>, &mut [T]) + Sync {
+    move |plane, _, y| {
+        let Channel { scale, mean, bias, .. } = numbers.channel(plane % numbers.weight.len());
         y.iter_mut().for_each(|y| *y = (*y - mean) * scale + bias);
-    });
+    }
 }
 
 /// `dx` with these statistics, which do not depend on `x`.
@@ -88,11 +91,9 @@ pub fn fixed_dx(dy: &Tensor, affine: &Affine, at: &Statistics) -> Result<Tensor>
     by_dtype!(dy, T => {
         let (channels, elements) = (Channel::<T>::all(affine, at)?, slice::<T>(dy)?);
         let pixels = h * w;
-        let dx = build(NORMALIZING, [elements.len() / pixels.max(1), pixels], |i, at, out| {
+        let dx = collect(NORMALIZING, [elements.len() / pixels.max(1), pixels], |i, at| {
             let scale = channels[i % c].scale;
-            for (out, &dy) in out.iter_mut().zip(&plane(&elements, i, pixels)[at]) {
-                *out = dy * scale;
-            }
+            plane(&elements, i, pixels)[at].iter().map(move |&dy| dy * scale)
         });
         tensor(dx?, dy.dims())
     })
@@ -165,13 +166,11 @@ fn fast_batch_backward<T: Real>(
         [dbias / count, dweight / count * channel.r].map(T::from_f64)
     };
     let lines: Vec<[T; 2]> = sums.iter().zip(channels).map(line).collect();
-    let dx = build(NORMALIZING, [n * c, pixels], |i, at, out| {
+    let dx = collect(NORMALIZING, [n * c, pixels], |i, at| {
         let Channel { scale, mean, .. } = channels[i % c];
         let [shift, slope] = lines[i % c];
         let (dy, x) = (&plane(&dys, i, pixels)[at.clone()], &plane(&xs, i, pixels)[at]);
-        for ((out, &dy), &x) in out.iter_mut().zip(dy).zip(x) {
-            *out = scale * (dy - shift - slope * (x - mean));
-        }
+        dy.iter().zip(x).map(move |(&dy, &x)| scale * (dy - shift - slope * (x - mean)))
     });
     let (dweight, dbias) = params::<T>(&sums, c)?;
     Ok((tensor(dx?, x.dims())?, dweight, dbias))

@@ -27,6 +27,8 @@ mod source;
 #[allow(unsafe_code)] // vector instructions
 mod tile;
 
+use std::mem::MaybeUninit;
+
 use candle_core::Tensor;
 
 use self::correlate::Correlate;
@@ -234,18 +236,30 @@ fn forward_cpu<T: Real>(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogu
     let finish =
         Finish { activation: sizes.conv.activation, bias: bias.as_deref(), residual: residual.as_deref() };
     let (x, w) = (slice::<T>(x)?, slice::<T>(w)?);
-    let mut y = share::zeros(CONVOLVING, sizes.n * sizes.y_len())?;
     let mut scratch = share::zeros(CONVOLVING, scratch_len::<T>(sizes, rayon::current_num_threads()))?;
-    forward_into(sizes, [&x, &w], &finish, (&mut y, &mut scratch));
-    tensor(y, &sizes.y_shape())
+    let fill = |y: &mut [MaybeUninit<T>]| forward_new(sizes, [&x, &w], &finish, (y, &mut scratch));
+    // SAFETY: a convolution writes all of its outputs.
+    #[allow(unsafe_code)]
+    let y = unsafe { share::filled(CONVOLVING, sizes.n * sizes.y_len(), fill) };
+    tensor(y?, &sizes.y_shape())
 }
 
 /// Fills `y`, with [`scratch_len`] elements of scratch.
 pub(crate) fn forward_into<T: Real>(
     sizes: &Sizes,
-    [x, w]: [&[T]; 2],
+    of: [&[T]; 2],
     finish: &Finish<T>,
     (y, scratch): (&mut [T], &mut [T]),
+) {
+    forward_new(sizes, of, finish, (share::unwritten(y), scratch));
+}
+
+/// As [`forward_into`], to memory that nothing was written to yet.
+fn forward_new<T: Real>(
+    sizes: &Sizes,
+    [x, w]: [&[T]; 2],
+    finish: &Finish<T>,
+    (y, scratch): (&mut [MaybeUninit<T>], &mut [T]),
 ) {
     if sizes.is_depthwise() {
         depthwise::forward_into(sizes, [x, w], finish, (y, scratch));
@@ -257,16 +271,20 @@ pub(crate) fn forward_into<T: Real>(
 
 fn dx_cpu<T: Real>(sizes: &Sizes, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
     let (dy, w) = (slice::<T>(dy)?, slice::<T>(w)?);
-    if sizes.is_depthwise() {
-        return tensor(depthwise::dx(sizes, &dy, &w)?, &sizes.x_shape());
-    }
-    let mut dx = share::zeros(CONVOLVING, sizes.n * sizes.x_len())?;
     let mut scratch = share::zeros(CONVOLVING, dx_scratch_len::<T>(sizes, rayon::current_num_threads()))?;
-    for how in &mut phases(sizes) {
-        let (target, scratch) = (&mut dx[..], &mut scratch[..]);
-        Correlate { how: &how, source: &dy, weight: &w, finish: &Finish::NONE, target, scratch }.run();
-    }
-    tensor(dx, &sizes.x_shape())
+    let fill = |dx: &mut [MaybeUninit<T>]| {
+        if sizes.is_depthwise() {
+            return depthwise::dx_into(sizes, [&dy, &w], (dx, &mut scratch));
+        }
+        for how in &mut phases(sizes) {
+            let (target, scratch) = (&mut dx[..], &mut scratch[..]);
+            Correlate { how: &how, source: &dy, weight: &w, finish: &Finish::NONE, target, scratch }.run();
+        }
+    };
+    // SAFETY: the phases of an input are all of its positions, and each is written.
+    #[allow(unsafe_code)]
+    let dx = unsafe { share::filled(CONVOLVING, sizes.n * sizes.x_len(), fill) };
+    tensor(dx?, &sizes.x_shape())
 }
 
 /// The epilogue on slices.
@@ -402,6 +420,7 @@ mod tests {
             for set in 0..simd::SETS {
                 let Some(widths) = simd::widths(set) else { continue };
                 let fill = |how: &Correlation, [source, weight]: [&[f32]; 2], target: &mut [f32]| {
+                    let target = share::unwritten(target);
                     let scratch = &mut vec![0.0; how.scratch_len::<f32>(rayon::current_num_threads())];
                     // SAFETY: the job demands nothing beside its processor.
                     #[allow(unsafe_code)]

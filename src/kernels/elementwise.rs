@@ -4,11 +4,12 @@
 //! repeated over the pixels. The gradient of a repeated value is the sum over its pixels:
 //! for `y = a + b`, `da = reduce_to(dy, a)`; for `y = a b`, `da = reduce_to(dy b, a)`.
 
+use std::ops::Range;
+
 use candle_core::{DType, Tensor};
 
 use super::in_place::Each;
-use super::planes::{change, each, mismatch, plane, sum, wide};
-use super::share::zeros;
+use super::planes::{change, changed, each, mismatch, plane, sum, wide};
 use super::{Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -18,7 +19,7 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if is_slow_path(full) {
         return full.broadcast_add(other).during("adding");
     }
-    by_dtype!(full, T => combine::<T>("adding", [full, other], add_into))
+    by_dtype!(full, T => combine::<T>("adding", [full, other], |full, other| full + other))
 }
 
 /// `sum + x`, both of one shape: in the memory of `sum` where that is `f32` on the CPU, which
@@ -37,7 +38,7 @@ pub fn mul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if is_slow_path(full) {
         return full.broadcast_mul(other).during("multiplying");
     }
-    by_dtype!(full, T => combine::<T>("multiplying", [full, other], mul_into))
+    by_dtype!(full, T => combine::<T>("multiplying", [full, other], |full, other| full * other))
 }
 
 /// `dy` for an operand of `shape`: summed over the pixels if it was per channel, else itself.
@@ -80,35 +81,41 @@ fn ordered<'a>(a: &'a Tensor, b: &'a Tensor, op: &'static str) -> Result<(&'a Te
 
 /// Fills `y` with the sum of the larger operand and the other; without a larger one, it is in `y`.
 pub(crate) fn add_into<T: Real>(full: Option<&[T]>, other: &[T], y: &mut [T]) {
-    combine_into(full, other, y, |full, other| full + other);
+    let (pixels, n) = (pixels(y.len(), other), y.len());
+    change(y, full, pixels, combining(n, other, |full, other| full + other));
 }
 
 /// As [`add_into`], the product.
 pub(crate) fn mul_into<T: Real>(full: Option<&[T]>, other: &[T], y: &mut [T]) {
-    combine_into(full, other, y, |full, other| full * other);
+    let (pixels, n) = (pixels(y.len(), other), y.len());
+    change(y, full, pixels, combining(n, other, |full, other| full * other));
 }
 
-fn combine_into<T: Real>(full: Option<&[T]>, other: &[T], y: &mut [T], f: impl Fn(T, T) -> T + Sync) {
-    if y.len() == other.len() {
-        return change(y, full, other.len(), |_, at, y| {
+fn combine<T: Real>(what: &str, [full, other]: [&Tensor; 2], f: impl Fn(T, T) -> T + Sync) -> Result<Tensor> {
+    let (elements, other) = (slice::<T>(full)?, slice::<T>(other)?);
+    let pixels = pixels(elements.len(), &other);
+    tensor(changed(what, &elements, pixels, combining(elements.len(), &other, f))?, full.dims())
+}
+
+/// Pixels for each number of the other operand; those of an equally long one are a plane.
+fn pixels<T>(full: usize, other: &[T]) -> usize {
+    if full == other.len() { full } else { full / other.len().max(1) }
+}
+
+/// Changes pixels of an operand of `full` elements by the other.
+fn combining<T: Real>(
+    full: usize,
+    other: &[T],
+    f: impl Fn(T, T) -> T + Sync,
+) -> impl Fn(usize, Range<usize>, &mut [T]) + Sync {
+    move |plane, at, y| {
+        if full == other.len() {
             y.iter_mut().zip(&other[at]).for_each(|(y, &other)| *y = f(*y, other));
-        });
+        } else {
+            let other = other[plane];
+            y.iter_mut().for_each(|y| *y = f(*y, other));
+        }
     }
-    let pixels = y.len() / other.len().max(1);
-    change(y, full, pixels, |index, _, y| {
-        let other = other[index];
-        y.iter_mut().for_each(|y| *y = f(*y, other));
-    });
-}
-
-fn combine<T: Real>(
-    what: &str,
-    [full, other]: [&Tensor; 2],
-    into: impl Fn(Option<&[T]>, &[T], &mut [T]),
-) -> Result<Tensor> {
-    let mut y = zeros(what, full.elem_count())?;
-    into(Some(&slice(full)?), &slice(other)?, &mut y);
-    tensor(y, full.dims())
 }
 
 fn slow_pixel_sum(dy: &Tensor) -> candle_core::Result<Tensor> {

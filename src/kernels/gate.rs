@@ -3,10 +3,11 @@
 //! At `g = 0` the result is `x`, so a new branch changes nothing before it is trained.
 //! `x`, `z`, `y`: `[n, c, h, w]` or `[n, c]`; `gate`: `[c]`.
 
+use std::ops::Range;
+
 use candle_core::Tensor;
 
-use super::planes::{build, change, each, one_a_channel, plane, same_shape, sum, wide};
-use super::share::zeros;
+use super::planes::{change, changed, collect, each, one_a_channel, plane, same_shape, sum, wide};
 use super::{Pass, Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -20,21 +21,25 @@ pub fn forward(x: &Tensor, z: &Tensor, gate: &Tensor) -> Result<Tensor> {
         return slow(x, z, gate).during(GATING);
     }
     by_dtype!(x, T => {
-        let mut y = zeros::<T>(GATING, x.elem_count())?;
-        forward_into([&slice(z)?, &slice(gate)?], pixels, Some(&slice(x)?), &mut y);
-        tensor(y, x.dims())
+        let (z, gate) = (slice::<T>(z)?, slice::<T>(gate)?);
+        tensor(changed(GATING, &slice(x)?, pixels, moving([&z, &gate], pixels))?, x.dims())
     })
 }
 
 /// Fills `y`, of planes of `pixels` elements; without an `x`, it is in `y`.
 pub(crate) fn forward_into<T: Real>([z, gate]: [&[T]; 2], pixels: usize, x: Option<&[T]>, y: &mut [T]) {
-    change(y, x, pixels, |i, at, y| {
+    change(y, x, pixels, moving([z, gate], pixels));
+}
+
+/// Changes pixels of a plane.
+fn moving<T: Real>([z, gate]: [&[T]; 2], pixels: usize) -> impl Fn(usize, Range<usize>, &mut [T]) + Sync {
+    move |i, at, y| {
         let g = gate[i % gate.len()];
         if g != T::zero() {
             let z = &plane(z, i, pixels)[at];
             y.iter_mut().zip(z).for_each(|(y, &z)| *y = *y + g * (z - *y));
         }
-    });
+    }
 }
 
 /// `dx = (1 - gate) dy`.
@@ -51,11 +56,9 @@ pub fn dz(dy: &Tensor, gate: &Tensor) -> Result<Tensor> {
     }
     by_dtype!(dy, T => {
         let (elements, gate) = (slice::<T>(dy)?, slice::<T>(gate)?);
-        let dz = build(GATING, [elements.len() / pixels.max(1), pixels], |i, at, out| {
+        let dz = collect(GATING, [elements.len() / pixels.max(1), pixels], |i, at| {
             let g = gate[i % c];
-            for (out, &dy) in out.iter_mut().zip(&plane(&elements, i, pixels)[at]) {
-                *out = g * dy;
-            }
+            plane(&elements, i, pixels)[at].iter().map(move |&dy| g * dy)
         });
         tensor(dz?, dy.dims())
     })

@@ -10,7 +10,7 @@
 
 use candle_core::Tensor;
 
-use super::planes::{Moments, build, build_whole, image_dims, mismatch, moments, plane, reduce, sum, wide};
+use super::planes::{Moments, build_whole, collect, image_dims, mismatch, moments, plane, reduce, sum, wide};
 use super::share::zeros;
 use super::{Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
@@ -45,7 +45,7 @@ pub fn avg_dx(dy: &Tensor, [h, w]: [usize; 2]) -> Result<Tensor> {
     }
     by_dtype!(dy, T => {
         let (dy, share) = (slice::<T>(dy)?, ((h * w) as T).recip());
-        let dx = build(POOLING, [n * c, h * w], |i, _, out| out.fill(dy[i] * share));
+        let dx = collect(POOLING, [n * c, h * w], |i, at| std::iter::repeat_n(dy[i] * share, at.len()));
         tensor(dx?, &[n, c, h, w])
     })
 }

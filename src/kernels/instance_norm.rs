@@ -17,7 +17,7 @@
 use candle_core::Tensor;
 
 use super::planes::{
-    Moments, build, each, image_dims, moments, one_a_channel, plane, same_shape, sum, wide, wide_channels,
+    Moments, collect, each, image_dims, moments, one_a_channel, plane, same_shape, sum, wide, wide_channels,
     write_whole,
 };
 use super::share::zeros;
@@ -89,14 +89,12 @@ fn fast_backward<T: Real>(
         let (mean, r) = standard(x, eps);
         Sums { by_e: sum([dy, x], |[dy, x]| dy * (x - mean)) * r, total: sum([dy], |[dy]| dy), mean, r }
     });
-    let dx = build(NORMALIZING, [n * c, pixels], |i, at, out| {
+    let dx = collect(NORMALIZING, [n * c, pixels], |i, at| {
         let Sums { by_e, total, mean, r } = sums[i];
         let scale = T::from_f64(weight[i % c].to_f64() * r);
         let (shift, slope) = (T::from_f64(total / pixels as f64), T::from_f64(by_e / pixels as f64 * r));
         let (dy, x) = (&plane(&dys, i, pixels)[at.clone()], &plane(&xs, i, pixels)[at]);
-        for ((out, &dy), &x) in out.iter_mut().zip(dy).zip(x) {
-            *out = scale * (dy - shift - slope * (x - mean));
-        }
+        dy.iter().zip(x).map(move |(&dy, &x)| scale * (dy - shift - slope * (x - mean)))
     });
     let of_channel = |j: usize| sums.iter().skip(j).step_by(c);
     let dweight = (0..c).map(|j| T::from_f64(of_channel(j).map(|sums| sums.by_e).sum::<f64>()));

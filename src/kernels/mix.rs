@@ -13,10 +13,11 @@
 //!
 //! Liu et al., "DARTS: Differentiable Architecture Search", 2019 (arXiv:1806.09055), equation 2.
 
+use std::ops::Range;
+
 use candle_core::{DType, Tensor};
 
-use super::planes::{dot, dot_scratch_bytes, map, mismatch, wide, write, zip};
-use super::share::zeros;
+use super::planes::{build, dot, dot_scratch_bytes, map, mismatch, wide, write, zip};
 use super::{Pass, Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -126,9 +127,10 @@ pub fn scratch_bytes(shape: &[usize], pass: Pass) -> usize {
 
 fn fast<T: Real>(xs: &[&Tensor], p: &[f64]) -> Result<Tensor> {
     let slices = xs.iter().map(|x| slice::<T>(x)).collect::<Result<Vec<_>>>()?;
-    let mut y = zeros(MIXING, xs[0].elem_count())?;
-    forward_into(p.len(), |i| p[i], |i| &slices[i], &mut y);
-    tensor(y, xs[0].dims())
+    let y = build(MIXING, [1, xs[0].elem_count()], |_, at, y| {
+        add_all((p.len(), &|i| p[i], &|i| &slices[i]), at, y);
+    });
+    tensor(y?, xs[0].dims())
 }
 
 /// Fills `y` with the sum of `p(i)` times `x(i)` for `i` below `n`.
@@ -141,11 +143,21 @@ pub(crate) fn forward_into<'a, T: Real>(
     let pixels = y.len();
     write(y, pixels, |_, at, y| {
         y.fill(T::zero());
-        for (i, p) in (0..n).map(|i| (i, p(i))).filter(|(_, p)| *p != 0.0) {
-            let p = T::from_f64(p);
-            y.iter_mut().zip(&x(i)[at.clone()]).for_each(|(y, &x)| *y += p * x);
-        }
+        add_all((n, &p, &x), at, y);
     });
+}
+
+/// Adds to `y` what stands at these places of all candidates.
+#[inline(always)]
+fn add_all<'a, T: Real>(
+    (n, p, x): (usize, &impl Fn(usize) -> f64, &impl Fn(usize) -> &'a [T]),
+    at: Range<usize>,
+    y: &mut [T],
+) {
+    for (i, p) in (0..n).map(|i| (i, p(i))).filter(|(_, p)| *p != 0.0) {
+        let p = T::from_f64(p);
+        y.iter_mut().zip(&x(i)[at.clone()]).for_each(|(y, &x)| *y += p * x);
+    }
 }
 
 /// The weight of candidate `i`.

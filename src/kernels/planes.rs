@@ -10,7 +10,7 @@ use std::ops::Range;
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
-use super::share::{room, zeros};
+use super::share::{filled, zeros};
 use super::simd::widened;
 use super::{Real, tensor};
 use crate::error::{During, Result};
@@ -35,23 +35,21 @@ pub(crate) fn build<T: Real>(
     [planes, pixels]: [usize; 2],
     f: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
 ) -> Result<Vec<T>> {
-    let mut y = room(what, planes * pixels)?;
-    let chunks = y.spare_capacity_mut()[..planes * pixels].par_chunks_mut(SERIAL).enumerate();
-    chunks.for_each(|(i, out)| {
-        // A piece is cleared when it is about to be written, and is in the cache then.
-        let out = cleared(out);
-        widened(|| write_from(i * SERIAL, out, pixels, &f));
-    });
-    // SAFETY: all pieces together, which were cleared above.
+    let fill = |y: &mut [MaybeUninit<T>]| {
+        y.par_chunks_mut(SERIAL).enumerate().for_each(|(i, out)| {
+            let out = cleared(out);
+            widened(|| write_from(i * SERIAL, out, pixels, &f));
+        });
+    };
+    // SAFETY: all pieces together, each of which is cleared.
     #[allow(unsafe_code)]
     unsafe {
-        y.set_len(planes * pixels);
+        filled(what, planes * pixels, fill)
     }
-    Ok(y)
 }
 
-/// Memory as zeros.
-fn cleared<T: Real>(piece: &mut [MaybeUninit<T>]) -> &mut [T] {
+/// Memory as zeros: where a piece is cleared just before it is written, it is in the cache then.
+pub(crate) fn cleared<T: Real>(piece: &mut [MaybeUninit<T>]) -> &mut [T] {
     piece.iter_mut().for_each(|x| {
         x.write(T::zero());
     });
@@ -71,12 +69,7 @@ pub(crate) fn write<T: Real>(y: &mut [T], pixels: usize, f: impl Fn(usize, Range
 
 /// The elements from `start` on.
 #[inline(always)]
-fn write_from<T: Real>(
-    start: usize,
-    out: &mut [T],
-    pixels: usize,
-    f: &impl Fn(usize, Range<usize>, &mut [T]),
-) {
+fn write_from<T>(start: usize, out: &mut [T], pixels: usize, f: &impl Fn(usize, Range<usize>, &mut [T])) {
     let mut done = 0;
     while done < out.len() {
         let (plane, first) = ((start + done) / pixels, (start + done) % pixels);
@@ -86,25 +79,74 @@ fn write_from<T: Real>(
     }
 }
 
-/// As [`write()`], where `f` finds the elements of `x`; without an `x`, those that `y` holds.
+/// As [`build`], where `f` finds the elements of `x`. A copy that stays in the first-level cache costs
+/// next to nothing, and one body serves this and [`change`].
+pub(crate) fn changed<T: Real>(
+    what: &str,
+    x: &[T],
+    pixels: usize,
+    f: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
+) -> Result<Vec<T>> {
+    let fill = |y: &mut [MaybeUninit<T>]| {
+        y.par_chunks_mut(SERIAL).zip(x.par_chunks(SERIAL)).enumerate().for_each(|(i, (out, x))| {
+            widened(|| {
+                for (j, (out, x)) in out.chunks_mut(BLOCK).zip(x.chunks(BLOCK)).enumerate() {
+                    write_from(i * SERIAL + j * BLOCK, out.write_copy_of_slice(x), pixels, &f);
+                }
+            });
+        });
+    };
+    // SAFETY: all pieces together, each of which is a copy of as much of `x`.
+    #[allow(unsafe_code)]
+    unsafe {
+        filled(what, x.len(), fill)
+    }
+}
+
+/// As [`build`], where `f` gives the elements one after the other.
 ///
-/// One body serves both an operation in place and one from one place to another: a copy that
-/// stays in the first-level cache costs next to nothing.
+/// # Panics
+///
+/// When there are less than there should be.
+pub(crate) fn collect<T: Real, I: Iterator<Item = T>>(
+    what: &str,
+    [planes, pixels]: [usize; 2],
+    f: impl Fn(usize, Range<usize>) -> I + Sync,
+) -> Result<Vec<T>> {
+    let write = |plane: usize, at: Range<usize>, out: &mut [MaybeUninit<T>]| {
+        let n = at.len();
+        let written = out.iter_mut().zip(f(plane, at)).map(|(out, x)| out.write(x)).count();
+        assert_eq!(written, n, "elements of {what}");
+    };
+    let fill = |y: &mut [MaybeUninit<T>]| {
+        y.par_chunks_mut(SERIAL)
+            .enumerate()
+            .for_each(|(i, out)| widened(|| write_from(i * SERIAL, out, pixels, &write)));
+    };
+    // SAFETY: `write_from` gives every element to `write` once, which asserts that it writes them.
+    #[allow(unsafe_code)]
+    unsafe {
+        filled(what, planes * pixels, fill)
+    }
+}
+
+/// As [`write()`], where `f` finds the elements of `x`; without an `x`, those that `y` holds.
 pub(crate) fn change<T: Real>(
     y: &mut [T],
     x: Option<&[T]>,
     pixels: usize,
     f: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
 ) {
-    write(y, pixels, |plane, at, out| {
-        for (out, start) in out.chunks_mut(BLOCK).zip(at.step_by(BLOCK)) {
-            let at = start..start + out.len();
-            if let Some(x) = x {
+    match x {
+        None => write(y, pixels, f),
+        Some(x) => write(y, pixels, |plane, at, out| {
+            for (out, start) in out.chunks_mut(BLOCK).zip(at.step_by(BLOCK)) {
+                let at = start..start + out.len();
                 out.copy_from_slice(&x[plane * pixels..][at.clone()]);
+                f(plane, at, out);
             }
-            f(plane, at, out);
-        }
-    });
+        }),
+    }
 }
 
 /// As [`build`], a whole plane at a time: `f(plane, out)`.
@@ -132,20 +174,12 @@ pub(crate) fn reduce<T: Real>(y: &mut [T], pixels: usize, f: impl Fn(usize) -> T
 
 /// `f` of every element of `x`.
 pub(crate) fn map<T: Real>(what: &str, x: &[T], f: impl Fn(T) -> T + Sync) -> Result<Vec<T>> {
-    build(what, [1, x.len()], |_, at, out| {
-        for (out, &x) in out.iter_mut().zip(&x[at]) {
-            *out = f(x);
-        }
-    })
+    collect(what, [1, x.len()], |_, at| x[at].iter().map(|&x| f(x)))
 }
 
 /// `f` of every two elements of `a` and `b`, which are equally long.
 pub(crate) fn zip<T: Real>(what: &str, [a, b]: [&[T]; 2], f: impl Fn(T, T) -> T + Sync) -> Result<Vec<T>> {
-    build(what, [1, a.len()], |_, at, out| {
-        for ((out, &a), &b) in out.iter_mut().zip(&a[at.clone()]).zip(&b[at]) {
-            *out = f(a, b);
-        }
-    })
+    collect(what, [1, a.len()], |_, at| a[at.clone()].iter().zip(&b[at]).map(|(&a, &b)| f(a, b)))
 }
 
 /// `f(plane)` for every plane, in parallel.

@@ -4,6 +4,7 @@
 //! first. Scratch is made before the work starts, a piece for each worker, so its bytes follow
 //! from shapes and the number of threads and not from how the threads happen to run.
 
+use std::mem::MaybeUninit;
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::WithDType;
@@ -20,6 +21,36 @@ use crate::meter::reserve;
 pub(crate) fn zeros<T: WithDType>(what: &str, n: usize) -> Result<Vec<T>> {
     reserve(what, n * size_of::<T>())?;
     Ok(vec![T::zero(); n])
+}
+
+/// `n` elements for `what`, as `fill` writes them: without zeros, since clearing what is written anyway
+/// takes as long as many a kernel.
+///
+/// # Errors
+///
+/// As [`zeros`].
+///
+/// # Safety
+///
+/// `fill` must write every element.
+#[allow(unsafe_code)] // memory that was not written yet
+pub(crate) unsafe fn filled<T>(
+    what: &str,
+    n: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<T>]),
+) -> Result<Vec<T>> {
+    let mut all = room(what, n)?;
+    fill(&mut all.spare_capacity_mut()[..n]);
+    // SAFETY: the caller promises that all were written.
+    unsafe { all.set_len(n) };
+    Ok(all)
+}
+
+/// Memory to write to, whatever it holds.
+#[allow(unsafe_code)] // the same memory by another name
+pub(crate) fn unwritten<T: Copy>(memory: &mut [T]) -> &mut [MaybeUninit<T>] {
+    // SAFETY: only kernels take it, which write numbers.
+    unsafe { &mut *(std::ptr::from_mut(memory) as *mut [MaybeUninit<T>]) }
 }
 
 /// An empty vector for `what` with room for exactly `n` elements.

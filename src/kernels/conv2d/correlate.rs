@@ -15,6 +15,7 @@
 //! How work is cut follows from shapes and instructions, so results do not depend on threads.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::Finish;
@@ -33,7 +34,8 @@ pub(super) struct Correlate<'a, T> {
     pub(super) source: &'a [T],
     pub(super) weight: &'a [T],
     pub(super) finish: &'a Finish<'a, T>,
-    pub(super) target: &'a mut [T],
+    /// Every position of the target is written, whatever it holds.
+    pub(super) target: &'a mut [MaybeUninit<T>],
     pub(super) scratch: &'a mut [T],
 }
 
@@ -52,7 +54,7 @@ impl<T: Real> Correlate<'_, T> {
 impl<T: Real> Job<T> for Correlate<'_, T> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
         let Self { how, source, weight, finish, target, scratch } = self;
-        let target = Target { start: target.as_mut_ptr(), of: PhantomData };
+        let target = Target { start: target.as_mut_ptr().cast(), of: PhantomData };
         let panel = how.panel(S::PANEL * S::Register::LANES);
         let work = Work { how, source, weight, finish, target };
         let tasks = how.tasks(S::PANEL * S::Register::LANES);
@@ -77,7 +79,7 @@ impl<T> Target<'_, T> {
     ///
     /// # Safety
     ///
-    /// They lie within the target, and nothing else has them while the slice lives.
+    /// They were written, lie within the target, and nothing else has them while the slice lives.
     #[allow(clippy::mut_from_ref)] // the contract
     unsafe fn run(&self, run: Range<usize>) -> &mut [T] {
         // SAFETY: the caller's promise.
@@ -138,6 +140,13 @@ impl<T: Real> Work<'_, T> {
         let [output, input] = how.strides;
         let group = task.group * how.inputs * how.outputs * taps;
         let weight = &self.weight[group + task.outputs.start * output..];
+        if output == 1 {
+            // Single taps whose outputs stand side by side already.
+            let (data, cols) = (&weight[part.start * input..], task.outputs.len());
+            let matrix = Matrix { data, rows: part.len(), cols, row_stride: input, col_stride: 1 };
+            // SAFETY: the caller promises the processor.
+            return unsafe { pack::rows::<S>(to, matrix, width) };
+        }
         // Where taps of all channels follow one another, they are rows of one matrix.
         let (rows, at_once) = if input == taps { (taps * part.len(), part.len()) } else { (taps, 1) };
         let channels = part.clone().step_by(at_once.max(1));

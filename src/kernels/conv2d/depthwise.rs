@@ -4,10 +4,13 @@
 //! where windows are `stride` pixels apart, the pixels of a row that are `stride` apart come to lie
 //! side by side, so whatever a tap reads for neighbouring outputs is one run. Work is split by plane.
 
+use std::mem::MaybeUninit;
+
 use super::axis::Axis;
 use super::{CONVOLVING, Finish, Sizes, phase_pairs};
 use crate::error::Result;
 use crate::kernels::Real;
+use crate::kernels::planes::cleared;
 use crate::kernels::share::{self, share, zeros};
 use crate::kernels::simd::{Isa, Job, Kernel, Lanes};
 
@@ -94,8 +97,8 @@ impl Plane {
         let [h, w] = self.source;
         let [down, across] = &self.axes;
         let (ys, xs) = (down.reads(&(0..down.outputs)), across.reads(&(0..across.outputs)));
+        to.fill(T::zero());
         for (y, to) in ys.zip(to.chunks_exact_mut(self.row().max(1))) {
-            to.fill(T::zero());
             let Some(y) = usize::try_from(y).ok().filter(|&y| y < h) else { continue };
             let row = &plane[y * w..][..w];
             let first = xs.start.max(0) as usize;
@@ -229,7 +232,7 @@ struct Targets<'a, T> {
     pixels: usize,
     terms: Terms,
     finish: &'a Finish<'a, T>,
-    target: &'a mut [T],
+    target: &'a mut [MaybeUninit<T>],
     scratch: &'a mut [T],
 }
 
@@ -259,6 +262,7 @@ impl<T: Real> Job<T> for Targets<'_, T> {
         let (planes, k) = (target.len() / pixels.max(1), how[0].kernel_len);
         let work = target.chunks_exact_mut(pixels.max(1)).enumerate();
         share((scratch, copy_len + sums_len), (planes, work), |scratch, (index, target)| {
+            let target = cleared(target);
             let (copy, sums) = scratch.split_at_mut(copy_len);
             let channel = index % channels;
             let (first, kernel, count) = match terms {
@@ -434,7 +438,7 @@ pub(super) fn forward_into<T: Real>(
     sizes: &Sizes,
     [x, w]: [&[T]; 2],
     finish: &Finish<T>,
-    (target, scratch): (&mut [T], &mut [T]),
+    (target, scratch): (&mut [MaybeUninit<T>], &mut [T]),
 ) {
     let (how, [_, pixels], multiplier) = (&[Plane::forward(sizes)], sizes.planes(), sizes.multiplier());
     let terms = Terms::One { multiplier };
@@ -452,14 +456,15 @@ pub(super) fn forward_into<T: Real>(
     .run();
 }
 
-pub(super) fn dx<T: Real>(sizes: &Sizes, dy: &[T], w: &[T]) -> Result<Vec<T>> {
+/// Fills `dx`, with [`dx_scratch_len`] elements of scratch.
+pub(super) fn dx_into<T: Real>(
+    sizes: &Sizes,
+    [dy, w]: [&[T]; 2],
+    (target, scratch): (&mut [MaybeUninit<T>], &mut [T]),
+) {
     let (how, [pixels, _], multiplier) = (&backward(sizes), sizes.planes(), sizes.multiplier());
-    let terms = Terms::All { multiplier };
-    let target = &mut zeros(CONVOLVING, sizes.n * sizes.x_len())?;
-    let scratch = &mut zeros(CONVOLVING, dx_scratch_len::<T>(sizes, rayon::current_num_threads()))?;
-    let finish = &Finish::NONE;
+    let (terms, finish) = (Terms::All { multiplier }, &Finish::NONE);
     Targets { how, source: dy, weight: w, channels: sizes.c, pixels, terms, finish, target, scratch }.run();
-    Ok(std::mem::take(target))
 }
 
 pub(super) fn dw<T: Real>(sizes: &Sizes, dy: &[T], x: &[T]) -> Result<Vec<T>> {
@@ -513,8 +518,17 @@ mod tests {
                 let (target, scratch) =
                     (&mut vec![f32::NAN; dy.len()], &mut vec![f32::NAN; scratch_len::<f32>(sizes, 2)]);
                 let (source, weight, channels) = (&x[..], &w[..], conv.outputs);
-                let job =
-                    Targets { how, source, weight, channels, pixels: y_len, terms, finish, target, scratch };
+                let job = Targets {
+                    how,
+                    source,
+                    weight,
+                    channels,
+                    pixels: y_len,
+                    terms,
+                    finish,
+                    target: share::unwritten(target),
+                    scratch,
+                };
                 // SAFETY: the job demands nothing beside its processor.
                 unsafe { simd::run(set, job) };
                 all.push(std::mem::take(target));
@@ -524,8 +538,17 @@ mod tests {
                 let (target, scratch) =
                     (&mut vec![f32::NAN; x.len()], &mut vec![f32::NAN; dx_scratch_len::<f32>(sizes, 2)]);
                 let (source, weight, channels) = (&dy[..], &w[..], sizes.c);
-                let job =
-                    Targets { how, source, weight, channels, pixels: x_len, terms, finish, target, scratch };
+                let job = Targets {
+                    how,
+                    source,
+                    weight,
+                    channels,
+                    pixels: x_len,
+                    terms,
+                    finish,
+                    target: share::unwritten(target),
+                    scratch,
+                };
                 // SAFETY: as above.
                 unsafe { simd::run(set, job) };
                 all.push(std::mem::take(target));
