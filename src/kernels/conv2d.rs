@@ -22,6 +22,7 @@ mod correlation;
 mod depthwise;
 #[allow(unsafe_code)] // addresses of tiles
 mod dw;
+mod finish;
 mod slow;
 mod source;
 #[allow(unsafe_code)] // vector instructions
@@ -33,10 +34,11 @@ use candle_core::Tensor;
 
 use self::correlate::Correlate;
 use self::correlation::Correlation;
+pub(crate) use self::finish::Finish;
 use super::unfold::Unfold;
-use super::{Pass, Real, activation, by_dtype, is_slow_path, planes, share, slice, tensor};
+use super::{Pass, Real, by_dtype, is_slow_path, planes, share, slice, tensor};
 use crate::error::{During, Error, Result};
-use crate::graph::op::{Activation, Conv2d};
+use crate::graph::op::Conv2d;
 
 const CONVOLVING: &str = "a convolution";
 
@@ -81,7 +83,7 @@ impl Sizes {
     }
 
     fn is_depthwise(&self) -> bool {
-        self.conv.groups == self.c && self.c > 1
+        self.conv.groups == self.c && self.c > 1 && self.unfold.taps() <= depthwise::MOST_TAPS
     }
 
     fn x_shape(&self) -> [usize; 4] {
@@ -287,36 +289,12 @@ fn dx_cpu<T: Real>(sizes: &Sizes, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
     tensor(dx?, &sizes.x_shape())
 }
 
-/// The epilogue on slices.
-pub(crate) struct Finish<'a, T> {
-    pub(crate) activation: Option<Activation>,
-    pub(crate) bias: Option<&'a [T]>,
-    pub(crate) residual: Option<&'a [T]>,
-}
-
-impl<T: Real> Finish<'_, T> {
-    const NONE: Self = Self { activation: None, bias: None, residual: None };
-
-    /// Finishes a run of sums of output channel `channel` that starts at element `at` of `y`.
-    fn apply(&self, sums: &mut [T], channel: usize, at: usize) {
-        if let Some(bias) = self.bias {
-            let b = bias[channel];
-            sums.iter_mut().for_each(|y| *y += b);
-        }
-        if let Some(residual) = self.residual {
-            sums.iter_mut().zip(&residual[at..]).for_each(|(y, &r)| *y += r);
-        }
-        if let Some(kind) = self.activation {
-            activation::apply(kind, sums);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::graph::op::Activation;
     use crate::kernels::check::*;
     use crate::kernels::simd;
     use crate::rng::Rng;

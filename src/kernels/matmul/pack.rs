@@ -93,16 +93,14 @@ impl<V: Lanes> Kernel<V> for Transposed<'_, V::Element> {
                 for (i, register) in block.iter_mut().enumerate().take(runs) {
                     let from = from.from.as_ptr().wrapping_add((first + i) * from.stride + start);
                     // SAFETY: the caller promises `length` elements of each run.
-                    *register = unsafe { if n == V::LANES { V::load(from) } else { V::load_part(from, n) } };
+                    *register = unsafe { V::load_first(from, n) };
                 }
                 V::transpose(&mut block[..V::LANES]);
                 for (j, register) in block.iter().enumerate().take(n) {
                     let to_start = to.to.wrapping_add((start + j) * to.stride + first);
-                    let is_whole = to.whole || runs == V::LANES;
+                    let written = if to.whole { V::LANES } else { runs };
                     // SAFETY: the caller promises place for whole registers or for each run.
-                    unsafe {
-                        if is_whole { register.store(to_start) } else { register.store_part(to_start, runs) }
-                    };
+                    unsafe { register.store_first(to_start, written) };
                 }
             }
         }

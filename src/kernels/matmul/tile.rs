@@ -171,23 +171,13 @@ unsafe fn inner_step<V: Lanes, const ROWS: usize, const COLS: usize>(
     let mut columns = [unsafe { V::zero() }; COLS];
     for (column, from) in columns.iter_mut().zip(b) {
         // SAFETY: the caller promises `n` elements.
-        *column = unsafe { load::<V>(from, n) };
+        *column = unsafe { V::load_first(from, n) };
     }
     for (sums, from) in sums.iter_mut().zip(a) {
         // SAFETY: the caller promises `n` elements.
-        let x = unsafe { load::<V>(from, n) };
+        let x = unsafe { V::load_first(from, n) };
         for (sum, y) in sums.iter_mut().zip(columns) {
             *sum = sum.add_product(x, y);
         }
     }
-}
-
-#[inline(always)]
-unsafe fn load<V: Lanes>(from: *const V::Element, n: usize) -> V {
-    if n == V::LANES {
-        // SAFETY: the caller promises `n` elements.
-        return unsafe { V::load(from) };
-    }
-    // SAFETY: the caller promises `n` elements.
-    unsafe { V::load_part(from, n) }
 }

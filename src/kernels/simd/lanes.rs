@@ -57,6 +57,36 @@ pub(crate) trait Lanes: Copy {
     /// `n` numbers from `to` on must be writable.
     unsafe fn store_part(self, to: *mut Self::Element, n: usize);
 
+    /// [`load_part`](Self::load_part), by [`load`](Self::load) where that reads no more.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    #[inline(always)]
+    unsafe fn load_first(from: *const Self::Element, n: usize) -> Self {
+        if n == Self::LANES {
+            // SAFETY: the caller promises `n` numbers.
+            return unsafe { Self::load(from) };
+        }
+        // SAFETY: the caller's promise.
+        unsafe { Self::load_part(from, n) }
+    }
+
+    /// [`store_part`](Self::store_part), by [`store`](Self::store) where that writes no more.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    #[inline(always)]
+    unsafe fn store_first(self, to: *mut Self::Element, n: usize) {
+        if n == Self::LANES {
+            // SAFETY: the caller promises `n` numbers.
+            return unsafe { self.store(to) };
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.store_part(to, n) }
+    }
+
     /// `self + a * b`
     fn add_product(self, a: Self, b: Self) -> Self;
 
