@@ -1,7 +1,7 @@
 //! The memory and time of one search step: this library, PyTorch and candle's own tape.
 //!
 //! ```text
-//! cargo bench --bench footprint -- --case narrow28:layer1.0:64 [--python PATH] [--steps 5]
+//! cargo bench --bench footprint -- --case narrow28:layer1.0:64 [--python PATH] [--steps 5] [--rounds 3]
 //! cargo bench --bench footprint -- --case resnet50:layer1.0:64 --write-models FOLDER
 //! ```
 //!
@@ -12,8 +12,8 @@
 //!
 //! Compare rows of the same micro-batch, and those of others as `-trimmed` (see [`peer`]) when the
 //! question is what they need, not what their process happens to keep. `loaded` of PyTorch holds
-//! the libraries for GPUs that its wheel brings along. Times mean little on a busy machine, those
-//! of PyTorch least: look at the load in the heading.
+//! the libraries for GPUs that its wheel brings along. Times of one round mean little: take several, and
+//! look at how far their ratios are apart and at the load in the heading.
 //!
 //! How to install PyTorch: `benches/peers/requirements.txt`. Without it its rows say so.
 
