@@ -13,12 +13,13 @@ use std::path::Path;
 use super::candidate::CleanStatistics;
 use super::discretize::{Choice, discretize, grown_at_most, worth};
 use super::paths::by_path;
-use super::space::{Space, mixtures, relax};
+use super::space::{Space, is_choice_weight, mixtures, relax};
 use crate::engine::optim::{Optimizer, Rule};
 use crate::error::{During, Error, Result};
+use crate::fit::bytes::{own_bytes, step_peak};
 use crate::fit::train::{Sampler, rate_factor};
 use crate::fit::{self, Part, Sets, Site};
-use crate::graph::Params;
+use crate::graph::{Graph, Params};
 use crate::kernels::mix;
 use crate::rng::Rng;
 
@@ -109,7 +110,8 @@ pub fn search(
     search.steps(&mut part, 0..config.steps)?;
     part.set_aside(site, data.folder)?;
     let worth = worth(site, (&positions, &part), data.validation)?;
-    discretize(site, &positions, (&part, worth), &|part| grown_at_most(site, part, config.max_growth))
+    let most = search.training_bytes(&part.graph)?;
+    discretize(site, &positions, (&part, worth), &|chosen| search.fits(chosen, most))
 }
 
 /// A search under way.
@@ -125,6 +127,21 @@ pub(super) struct Search<'a> {
 }
 
 impl Search<'_> {
+    /// Bytes of training `graph`.
+    pub(super) fn training_bytes(&self, graph: &Graph) -> Result<usize> {
+        let run = (self.weights.batch, rayon::current_num_threads());
+        let step = step_peak(self.site, graph, run, &|name| !is_choice_weight(name))?;
+        Ok(step.bytes + own_bytes(graph, &self.site.input)?)
+    }
+
+    /// Whether a choice has not grown too much and its training takes `most` bytes at most: those of
+    /// what was trained in the search, since a plan knows of that alone. A choice can take more: it may
+    /// join alternatives of different paths, and it has no mixtures to compute again.
+    pub(super) fn fits(&self, chosen: &Part, most: usize) -> Result<bool> {
+        let has_grown = !grown_at_most(self.site, chosen, self.config.max_growth)?;
+        Ok(!has_grown && self.training_bytes(&chosen.graph)? <= most)
+    }
+
     /// Makes the `steps` of all on `part`, or some of them.
     pub(super) fn steps(&mut self, part: &mut Part, steps: Range<usize>) -> Result<()> {
         let Self { site, data, config, weights, .. } = *self;

@@ -14,11 +14,10 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 
 use super::bilevel::{Search, choice_weights};
-use super::discretize::{Choice, Worth, discretize, grown_at_most, worth};
-use super::space::{Position, Space, is_choice, is_choice_weight, mixtures, relax_into};
+use super::discretize::{Choice, Worth, discretize, worth};
+use super::space::{Position, Space, is_choice, mixtures, relax_into};
 use crate::error::{During, Result};
 use crate::fit::Part;
-use crate::fit::bytes::{own_bytes, step_peak};
 use crate::graph::{Graph, Node, Params};
 use crate::kernels::mix;
 
@@ -65,20 +64,9 @@ pub(super) fn by_path(search: &mut Search) -> Result<(Part, Vec<Choice>)> {
         share_as_in_path(position, &mut part.params)?;
     }
     let most = (0..n)
-        .map(|i| training_bytes(search, &path_graph(&part.graph, i)))
-        .try_fold(0, |most, bytes| bytes.map(|bytes: usize| bytes.max(most)))?;
-    let fits = |part: &Part| {
-        Ok(grown_at_most(site, part, config.max_growth)? && training_bytes(search, &part.graph)? <= most)
-    };
-    discretize(site, &positions, (&part, worths), &fits)
-}
-
-/// Bytes of training `graph`. The choice may join alternatives of different paths: it must not take
-/// more than a path did, since a plan knows of paths alone.
-fn training_bytes(search: &Search, graph: &Graph) -> Result<usize> {
-    let run = (search.weights.batch, rayon::current_num_threads());
-    let step = step_peak(search.site, graph, run, &|name| !is_choice_weight(name))?;
-    Ok(step.bytes + own_bytes(graph, &search.site.input)?)
+        .map(|i| search.training_bytes(&path_graph(&part.graph, i)))
+        .try_fold(0, |most, bytes| bytes.map(|bytes| bytes.max(most)))?;
+    discretize(site, &positions, (&part, worths), &|chosen| search.fits(chosen, most))
 }
 
 /// Which alternative of a mixture path `i` has: its place among the mixture's inputs.
