@@ -91,6 +91,17 @@ pub(crate) fn assert_close(got: &Tensor, want: &Tensor, tolerance: Tolerance) {
     }
 }
 
+/// Fails unless each element of `got` is the one of `want` but for the rounding of its sum, whose terms
+/// have the magnitudes `terms` together: terms that cancel leave no more than their rounding.
+#[track_caller]
+pub(crate) fn assert_sums(got: &Tensor, want: &Tensor, terms: &Tensor) {
+    assert_eq!(got.dims(), want.dims(), "shapes");
+    for (i, ((got, want), terms)) in values(got).iter().zip(values(want)).zip(values(terms)).enumerate() {
+        let bound = 2e-6 * terms;
+        assert!((got - want).abs() <= bound, "element {i} is {got}, expected {want} within {bound}");
+    }
+}
+
 /// All elements in order, as `f64`.
 pub(crate) fn values(x: &Tensor) -> Vec<f64> {
     x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
