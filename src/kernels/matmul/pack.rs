@@ -83,24 +83,38 @@ struct Transposed<'a, T> {
 impl<V: Lanes> Kernel<V> for Transposed<'_, V::Element> {
     #[inline(always)]
     unsafe fn run(self) {
-        let Self { from, length, to } = self;
+        let Self { from, length, to } = &self;
+        let length = *length;
         for first in (0..from.n).step_by(V::LANES) {
             let runs = V::LANES.min(from.n - first);
             for start in (0..length).step_by(V::LANES) {
                 let n = V::LANES.min(length - start);
+                let from = from.from.as_ptr().wrapping_add(first * from.stride + start);
+                let to_start = to.to.wrapping_add(start * to.stride + first);
                 // SAFETY: the caller promises the processor.
                 let mut block = [unsafe { V::zero() }; MOST];
+                if (runs, n) == (V::LANES, V::LANES) {
+                    // Counts that the compiler knows, so that the block stays in registers.
+                    for (i, register) in block[..V::LANES].iter_mut().enumerate() {
+                        // SAFETY: the caller promises the elements of each run.
+                        *register = unsafe { V::load(from.wrapping_add(i * self.from.stride)) };
+                    }
+                    V::transpose(&mut block[..V::LANES]);
+                    for (j, register) in block[..V::LANES].iter().enumerate() {
+                        // SAFETY: the caller promises place for each run.
+                        unsafe { register.store(to_start.wrapping_add(j * to.stride)) };
+                    }
+                    continue;
+                }
                 for (i, register) in block.iter_mut().enumerate().take(runs) {
-                    let from = from.from.as_ptr().wrapping_add((first + i) * from.stride + start);
                     // SAFETY: the caller promises `length` elements of each run.
-                    *register = unsafe { V::load_first(from, n) };
+                    *register = unsafe { V::load_first(from.wrapping_add(i * self.from.stride), n) };
                 }
                 V::transpose(&mut block[..V::LANES]);
+                let written = if to.whole { V::LANES } else { runs };
                 for (j, register) in block.iter().enumerate().take(n) {
-                    let to_start = to.to.wrapping_add((start + j) * to.stride + first);
-                    let written = if to.whole { V::LANES } else { runs };
                     // SAFETY: the caller promises place for whole registers or for each run.
-                    unsafe { register.store_first(to_start, written) };
+                    unsafe { register.store_first(to_start.wrapping_add(j * to.stride), written) };
                 }
             }
         }
