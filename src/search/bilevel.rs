@@ -224,3 +224,85 @@ pub(super) fn choice_weights(params: &Params, mix_node: &str) -> Result<Vec<f64>
     let alpha = alpha.to_vec1::<f32>().during("reading choice weights")?;
     Ok(alpha.into_iter().map(f64::from).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device, Tensor};
+
+    use super::super::discretize::Worth;
+    use super::super::space::Position;
+    use super::*;
+    use crate::engine::checkpoint::Depth;
+    use crate::eval::Deployed;
+    use crate::fit::{Level, Samples};
+    use crate::memory::Levers;
+    use crate::memory::cache::{Cache, Precision};
+    use crate::zoo::{Model, Overrides};
+
+    /// A block whose mixtures are computed again.
+    fn site() -> Site {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/fashion-resnet18/model.safetensors");
+        let model = Model::open(&path, &Overrides::default()).unwrap();
+        let levers = Levers { depth: Depth::Mixtures, ..Levers::FASTEST };
+        let deployed = Deployed { levers, ..Deployed::new(model.network.clone(), model.params().unwrap()) };
+        Site::new(&deployed, Level::Block("layer2.1".into())).unwrap()
+    }
+
+    fn one_image(site: &Site, folder: &Path) -> Samples {
+        let mut cache = Cache::create(folder, &site.input, Precision::F32).unwrap();
+        let shape = [&[1], site.input.as_slice()].concat();
+        cache.push(&Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap()).unwrap();
+        cache.finish().unwrap();
+        Samples::of(cache, vec![0], site.classes).unwrap()
+    }
+
+    /// Every position likes its alternative `i` alone.
+    fn liking(positions: &[Position], i: usize) -> Vec<Worth> {
+        let worth = |j: usize| if i == j { 1.0 } else { -1.0 };
+        let of = |position: &Position| {
+            position.alternatives.iter().enumerate().map(|(j, of)| (of.name.clone(), worth(j))).collect()
+        };
+        positions.iter().map(of).collect()
+    }
+
+    /// Some choices take more, since they have no mixture to compute again.
+    #[test]
+    fn a_choice_trains_in_the_memory_of_the_search() {
+        let (site, folder) = (site(), std::env::temp_dir());
+        let samples = one_image(&site, &folder);
+        let sets = Sets { failures: &samples, surrogates: None, replay: &samples };
+        let one = || vec![1.0; site.input[0]];
+        let (std_mean, mean_spread, std_spread) = (one(), one(), one());
+        let clean = CleanStatistics { mean: one(), std: one(), std_mean, mean_spread, std_spread };
+        let search = Search {
+            site: &site,
+            data: Data { training: sets, validation: sets, clean: &clean, folder: &folder },
+            // Only memory is to bound a choice.
+            config: &Config { max_growth: 1e9, ..Config::default() },
+            weights: &fit::Config::default(),
+            rng: &mut Rng::new(1),
+            progress: &mut |_, _| {},
+            training: Sampler::new(),
+            validation: Sampler::new(),
+        };
+        let Space { graph, params, positions } = relax(&site, &clean, &mut Rng::new(1)).unwrap();
+        let part = Part::new(graph, params, &site).unwrap();
+        let most = search.training_bytes(&part.graph).unwrap();
+        let alternatives = positions.iter().map(|position| position.alternatives.len()).max().unwrap();
+        let mut gave_way = 0;
+        for i in 0..alternatives {
+            let decide = |fits: &dyn Fn(&Part) -> Result<bool>| {
+                let worth = liking(&positions, i);
+                let (chosen, choices) = discretize(&site, &positions, (&part, worth), fits).unwrap();
+                let kept = choices.iter().filter(|choice| choice.chosen.is_some()).count();
+                (search.training_bytes(&chosen.graph).unwrap(), kept)
+            };
+            let (free, wanted) = decide(&|_| Ok(true));
+            let (bound, kept) = decide(&|chosen| search.fits(chosen, most));
+            assert!(bound <= most, "alternative {i}: {bound} bytes, the search took {most}");
+            assert_eq!(kept < wanted, free > most, "alternative {i}: kept {kept} of {wanted}");
+            gave_way += wanted - kept;
+        }
+        assert!(gave_way > 0, "every choice fitted: the bound was not tested");
+    }
+}
