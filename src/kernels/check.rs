@@ -22,6 +22,9 @@ pub(crate) const EXACT: Tolerance = Tolerance { absolute: 0.0, relative: 0.0 };
 /// Two orders of the same `f32` sum; `f64` has room to spare.
 pub(crate) const CLOSE: Tolerance = Tolerance { absolute: 1e-6, relative: 1e-5 };
 
+/// Sums of `f32` terms that are rounded more often than the terms of a plain sum.
+pub(crate) const ROUNDED: Tolerance = Tolerance { absolute: 1e-6, relative: 5e-5 };
+
 /// A derivative beside a central difference in `f64`. With the step 1e-5 the difference is off
 /// by step^2 = 1e-10 times a third derivative, and by 1e-16 / step = 1e-11 times the size of
 /// the weighted sum that is differenced, which stays below 1e4 in these tests.

@@ -25,16 +25,21 @@ mod dw;
 mod finish;
 mod slow;
 mod source;
+#[allow(unsafe_code)] // tasks that write to one slice
+mod sums;
 #[allow(unsafe_code)] // vector instructions
 mod tile;
+#[allow(unsafe_code)] // addresses of tiles
+mod winograd;
 
 use std::mem::MaybeUninit;
 
 use candle_core::Tensor;
 
-use self::correlate::Correlate;
 use self::correlation::Correlation;
 pub(crate) use self::finish::Finish;
+use self::sums::Sums;
+use self::winograd::Winograd;
 use super::unfold::Unfold;
 use super::{Pass, Real, by_dtype, is_slow_path, planes, share, slice, tensor};
 use crate::error::{During, Error, Result};
@@ -210,7 +215,7 @@ pub(crate) fn scratch_len<T: Real>(sizes: &Sizes, threads: usize) -> usize {
     if sizes.is_depthwise() {
         return depthwise::scratch_len::<T>(sizes, threads);
     }
-    Correlation::forward(sizes).scratch_len::<T>(threads)
+    windows_scratch_len::<T>(&Correlation::forward(sizes), threads)
 }
 
 /// Elements of scratch for a gradient by the input.
@@ -218,7 +223,7 @@ fn dx_scratch_len<T: Real>(sizes: &Sizes, threads: usize) -> usize {
     if sizes.is_depthwise() {
         return depthwise::dx_scratch_len::<T>(sizes, threads);
     }
-    phases(sizes).map(|of| of.scratch_len::<T>(threads)).max().unwrap_or(0)
+    phases(sizes).map(|of| windows_scratch_len::<T>(&of, threads)).max().unwrap_or(0)
 }
 
 /// Correlations that together give the gradient by the input.
@@ -230,6 +235,28 @@ fn phases(sizes: &Sizes) -> impl Iterator<Item = Correlation> {
 fn phase_pairs(sizes: &Sizes) -> impl Iterator<Item = [usize; 2]> + use<> {
     let [h, w] = [sizes.unfold.h, sizes.unfold.w].map(|pixels| sizes.conv.stride.min(pixels));
     (0..h).flat_map(move |down| (0..w).map(move |across| [down, across]))
+}
+
+fn windows_scratch_len<T: Real>(how: &Correlation, threads: usize) -> usize {
+    let fast = Winograd::of(how).map(|fast| fast.scratch_len::<T>(threads));
+    fast.unwrap_or_else(|| how.scratch_len::<T>(threads))
+}
+
+/// Does it in the fastest way by the best instructions there are.
+fn sum_windows<T: Real>(sums: Sums<T, Correlation>) {
+    let Sums { how, source, weight, finish, target, scratch } = sums;
+    let [from, to] = [how.source, how.target].map(|plane| how.images * how.groups * plane[0] * plane[1]);
+    assert_eq!(source.len(), how.inputs * from, "source");
+    assert_eq!(target.len(), how.outputs * to, "target");
+    assert_eq!(weight.len(), how.groups * how.inputs * how.outputs * how.k * how.k, "weight");
+    match &Winograd::of(how) {
+        // SAFETY: the job demands nothing beside its processor.
+        #[allow(unsafe_code)]
+        Some(how) => unsafe { T::dispatch(Sums { how, source, weight, finish, target, scratch }) },
+        // SAFETY: as above.
+        #[allow(unsafe_code)]
+        None => unsafe { T::dispatch(Sums { how, source, weight, finish, target, scratch }) },
+    }
 }
 
 fn forward_cpu<T: Real>(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
@@ -267,7 +294,7 @@ fn forward_new<T: Real>(
         depthwise::forward_into(sizes, [x, w], finish, (y, scratch));
     } else {
         let how = &Correlation::forward(sizes);
-        Correlate { how, source: x, weight: w, finish, target: y, scratch }.run();
+        sum_windows(Sums { how, source: x, weight: w, finish, target: y, scratch });
     }
 }
 
@@ -280,7 +307,8 @@ fn dx_cpu<T: Real>(sizes: &Sizes, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
         }
         for how in &mut phases(sizes) {
             let (target, scratch) = (&mut dx[..], &mut scratch[..]);
-            Correlate { how: &how, source: &dy, weight: &w, finish: &Finish::NONE, target, scratch }.run();
+            let finish = &Finish::NONE;
+            sum_windows(Sums { how: &how, source: &dy, weight: &w, finish, target, scratch });
         }
     };
     // SAFETY: the phases of an input are all of its positions, and each is written.
@@ -410,10 +438,7 @@ mod tests {
                     // SAFETY: the job demands nothing beside its processor.
                     #[allow(unsafe_code)]
                     unsafe {
-                        simd::run(
-                            set,
-                            Correlate { how, source, weight, finish: &Finish::NONE, target, scratch },
-                        )
+                        simd::run(set, Sums { how, source, weight, finish: &Finish::NONE, target, scratch })
                     };
                 };
                 let (mut got_y, mut got_dx) = (vec![0.0; dy.len()], vec![0.0; x.len()]);

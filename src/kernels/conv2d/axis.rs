@@ -56,6 +56,13 @@ impl Axis {
     pub(super) fn first_read(&self) -> usize {
         (self.advance * self.taps.saturating_sub(1) as isize).min(0).unsigned_abs()
     }
+
+    /// Whether every output is written, and is a sum over `taps` neighbours, forward or backward, that
+    /// begin a position after those of the output before.
+    pub(super) fn is_a_window_of(&self, taps: usize) -> bool {
+        let reads = (self.taps, self.first, self.step, self.stride, self.advance.abs());
+        reads == (taps, 0, 1, 1, 1) && (self.to_start, self.to_step) == (0, 1)
+    }
 }
 
 #[cfg(test)]

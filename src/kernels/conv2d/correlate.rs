@@ -14,47 +14,22 @@
 //!
 //! How work is cut follows from shapes and instructions, so results do not depend on threads.
 
-use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::Finish;
 use super::correlation::{Correlation, Task};
 use super::source::source;
+use super::sums::{Sums, Target};
 use super::tile::{self, Pixels};
 use crate::kernels::Real;
-use crate::kernels::matmul::Matrix;
 use crate::kernels::matmul::pack::{self, Columns, Run};
 use crate::kernels::share::share;
 use crate::kernels::simd::{Isa, Job, Lanes, widened};
 
-/// Fills the target positions of a correlation, with its scratch.
-pub(super) struct Correlate<'a, T> {
-    pub(super) how: &'a Correlation,
-    pub(super) source: &'a [T],
-    pub(super) weight: &'a [T],
-    pub(super) finish: &'a Finish<'a, T>,
-    /// Every position of the target is written, whatever it holds.
-    pub(super) target: &'a mut [MaybeUninit<T>],
-    pub(super) scratch: &'a mut [T],
-}
-
-impl<T: Real> Correlate<'_, T> {
-    /// Does it by the best instructions there are.
-    pub(super) fn run(self) {
-        let Correlation { images, groups, inputs, outputs, source, target, .. } = *self.how;
-        assert_eq!(self.source.len(), images * groups * inputs * source[0] * source[1], "source");
-        assert_eq!(self.target.len(), images * groups * outputs * target[0] * target[1], "target");
-        assert_eq!(self.weight.len(), groups * inputs * outputs * self.how.k * self.how.k, "weight");
-        // SAFETY: the job demands nothing beside its processor.
-        unsafe { T::dispatch(self) };
-    }
-}
-
-impl<T: Real> Job<T> for Correlate<'_, T> {
+impl<T: Real> Job<T> for Sums<'_, T, Correlation> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
         let Self { how, source, weight, finish, target, scratch } = self;
-        let target = Target { start: target.as_mut_ptr().cast(), of: PhantomData };
+        let target = Target::new(target);
         let panel = how.panel(S::PANEL * S::Register::LANES);
         let work = Work { how, source, weight, finish, target };
         let tasks = how.tasks(S::PANEL * S::Register::LANES);
@@ -62,28 +37,6 @@ impl<T: Real> Job<T> for Correlate<'_, T> {
             // SAFETY: the caller promises the processor, and every task has outputs of its own.
             unsafe { work.task::<S>(&how.task(index, panel), scratch) };
         });
-    }
-}
-
-/// The target, of which every task writes its own part.
-struct Target<'a, T> {
-    start: *mut T,
-    of: PhantomData<&'a mut [T]>,
-}
-
-// SAFETY: tasks write to different elements, by the contract of `run`.
-unsafe impl<T: Send> Sync for Target<'_, T> {}
-
-impl<T> Target<'_, T> {
-    /// A run of elements.
-    ///
-    /// # Safety
-    ///
-    /// They were written, lie within the target, and nothing else has them while the slice lives.
-    #[allow(clippy::mut_from_ref)] // the contract
-    unsafe fn run(&self, run: Range<usize>) -> &mut [T] {
-        // SAFETY: the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.start.wrapping_add(run.start), run.len()) }
     }
 }
 
@@ -107,8 +60,9 @@ impl<T: Real> Work<'_, T> {
         let width = registers * S::Register::LANES;
         for first in (0..self.how.inputs).step_by(self.how.part()) {
             let part = first..self.how.inputs.min(first + self.how.part());
+            let panel = (task.group, &task.outputs);
             // SAFETY: the caller promises the processor.
-            unsafe { self.pack::<S>(task, &part, (weights, width)) };
+            unsafe { self.how.pack::<T, S>(self.weight, (panel, &part), (weights, width)) };
             for (image, sums) in task.images.clone().zip(sums.chunks_exact_mut(self.sums_len(task, width))) {
                 // SAFETY: the caller promises the processor.
                 unsafe { self.sum::<S>(task, (image, &part), weights, (sums, registers), copy) };
@@ -123,40 +77,6 @@ impl<T: Real> Work<'_, T> {
     /// Sums of an image of a task.
     fn sums_len(&self, task: &Task, width: usize) -> usize {
         task.rows.len() * self.how.axes[1].outputs * width
-    }
-
-    /// Copies the weights of a part: `[c][taps][width]`.
-    ///
-    /// # Safety
-    ///
-    /// The processor must know the instructions of `S`.
-    unsafe fn pack<S: Isa<Register: Lanes<Element = T>>>(
-        &self,
-        task: &Task,
-        part: &Range<usize>,
-        (to, width): (&mut [T], usize),
-    ) {
-        let (how, taps) = (self.how, self.how.k * self.how.k);
-        let [output, input] = how.strides;
-        let group = task.group * how.inputs * how.outputs * taps;
-        let weight = &self.weight[group + task.outputs.start * output..];
-        if output == 1 {
-            // Single taps whose outputs stand side by side already.
-            let (data, cols) = (&weight[part.start * input..], task.outputs.len());
-            let matrix = Matrix { data, rows: part.len(), cols, row_stride: input, col_stride: 1 };
-            // SAFETY: the caller promises the processor.
-            return unsafe { pack::rows::<S>(to, matrix, width) };
-        }
-        // Where taps of all channels follow one another, they are rows of one matrix.
-        let (rows, at_once) = if input == taps { (taps * part.len(), part.len()) } else { (taps, 1) };
-        let channels = part.clone().step_by(at_once.max(1));
-        for (c, to) in channels.zip(to.chunks_exact_mut(rows * width)) {
-            let cols = task.outputs.len();
-            let data = &weight[c * input..];
-            let matrix = Matrix { data, rows, cols, row_stride: 1, col_stride: output };
-            // SAFETY: the caller promises the processor.
-            unsafe { pack::rows::<S>(to, matrix, width) };
-        }
     }
 
     /// Adds a part to the sums of an image of a task.
@@ -222,7 +142,7 @@ impl<T: Real> Work<'_, T> {
             for at in (0..task.outputs.len()).step_by(S::Register::LANES) {
                 let channels = S::Register::LANES.min(task.outputs.len() - at);
                 let from = Run { from: &sums[at..], stride: width, n: pixels };
-                let to = self.target.start.wrapping_add((first + at) * plane + start);
+                let to = self.target.at((first + at) * plane + start);
                 // SAFETY: the caller promises the processor. The pixels of the task in each of these
                 // channels lie within the target, and no other task has them.
                 unsafe { pack::transposed::<S>(from, channels, Columns { to, stride: plane, whole: false }) };
@@ -239,7 +159,7 @@ impl<T: Real> Work<'_, T> {
         for (row, sums) in task.rows.clone().zip(sums.chunks_exact(across.outputs * width)) {
             let start = (down.to_start + row * down.to_step) * self.how.target[1] + across.to_start;
             for (i, at) in (0..task.outputs.len()).map(|i| (i, (first + i) * plane + start)) {
-                let to = self.target.start.wrapping_add(at);
+                let to = self.target.at(at);
                 for (q, &sum) in sums[i..].iter().step_by(width).enumerate() {
                     // SAFETY: positions of the task, all within the target, which no other task has.
                     unsafe { *to.wrapping_add(q * across.to_step) = sum };

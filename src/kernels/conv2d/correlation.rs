@@ -78,7 +78,7 @@ impl Correlation {
     }
 
     /// Pixels that are summed in a plane.
-    fn pixels(&self) -> usize {
+    pub(super) fn pixels(&self) -> usize {
         self.axes[0].outputs * self.axes[1].outputs
     }
 

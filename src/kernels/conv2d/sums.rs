@@ -1,0 +1,91 @@
+//! What every way of summing over windows has: what it reads, its weights in the order in which the
+//! innermost loops read them, and what it writes.
+
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use super::Finish;
+use super::correlation::Correlation;
+use crate::kernels::Real;
+use crate::kernels::matmul::Matrix;
+use crate::kernels::matmul::pack;
+use crate::kernels::simd::{Isa, Lanes};
+
+/// Fills the target positions of a correlation in the way `how`, with its scratch.
+pub(super) struct Sums<'a, T, H> {
+    pub(super) how: &'a H,
+    pub(super) source: &'a [T],
+    pub(super) weight: &'a [T],
+    pub(super) finish: &'a Finish<'a, T>,
+    /// Every position of the target is written, whatever it holds.
+    pub(super) target: &'a mut [MaybeUninit<T>],
+    pub(super) scratch: &'a mut [T],
+}
+
+/// The target, of which every task writes its own part.
+pub(super) struct Target<'a, T> {
+    start: *mut T,
+    of: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: tasks write to different elements, by the contracts of the jobs.
+unsafe impl<T: Send> Sync for Target<'_, T> {}
+
+impl<'a, T> Target<'a, T> {
+    pub(super) fn new(target: &'a mut [MaybeUninit<T>]) -> Self {
+        Self { start: target.as_mut_ptr().cast(), of: PhantomData }
+    }
+
+    /// Where the element of this number is.
+    pub(super) fn at(&self, index: usize) -> *mut T {
+        self.start.wrapping_add(index)
+    }
+
+    /// A run of elements.
+    ///
+    /// # Safety
+    ///
+    /// They were written, lie within the target, and nothing else has them while the slice lives.
+    #[allow(clippy::mut_from_ref)] // the contract
+    pub(super) unsafe fn run(&self, run: Range<usize>) -> &mut [T] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.at(run.start), run.len()) }
+    }
+}
+
+impl Correlation {
+    /// Copies the weights of some output channels of a group and a part of its input channels:
+    /// `[c][taps][width]`.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `S`.
+    pub(super) unsafe fn pack<T: Real, S: Isa<Register: Lanes<Element = T>>>(
+        &self,
+        weight: &[T],
+        ((group, outputs), part): ((usize, &Range<usize>), &Range<usize>),
+        (to, width): (&mut [T], usize),
+    ) {
+        let taps = self.k * self.k;
+        let [output, input] = self.strides;
+        let weight = &weight[group * self.inputs * self.outputs * taps + outputs.start * output..];
+        if output == 1 {
+            // Single taps whose outputs stand side by side already.
+            let (data, cols) = (&weight[part.start * input..], outputs.len());
+            let matrix = Matrix { data, rows: part.len(), cols, row_stride: input, col_stride: 1 };
+            // SAFETY: the caller promises the processor.
+            return unsafe { pack::rows::<S>(to, matrix, width) };
+        }
+        // Where taps of all channels follow one another, they are rows of one matrix.
+        let (rows, at_once) = if input == taps { (taps * part.len(), part.len()) } else { (taps, 1) };
+        let channels = part.clone().step_by(at_once.max(1));
+        for (c, to) in channels.zip(to.chunks_exact_mut(rows * width)) {
+            let cols = outputs.len();
+            let data = &weight[c * input..];
+            let matrix = Matrix { data, rows, cols, row_stride: 1, col_stride: output };
+            // SAFETY: the caller promises the processor.
+            unsafe { pack::rows::<S>(to, matrix, width) };
+        }
+    }
+}

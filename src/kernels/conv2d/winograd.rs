@@ -1,0 +1,453 @@
+//! Windows of 3 x 3 at stride 1 with a quarter of the products: Winograd's F(4 x 4, 3 x 3).
+//!
+//! A tile of 4 x 4 outputs reads 6 x 6 inputs. Both, and the window, are polynomials; the product of
+//! two polynomials is a product of their values at enough points, here 6 x 6 of them:
+//!
+//! ```text
+//! V = inputs of a tile at the points      U = a window at the points
+//! M[o] = sum over c of  U[o, c] * V[c]    point by point: 36 products instead of 4 x 4 x 9
+//! outputs of a tile = the polynomial with values M
+//! ```
+//!
+//! (Winograd, "Arithmetic Complexity of Computations", 1980; Lavin and Gray, "Fast Algorithms for
+//! Convolutional Neural Networks", 2016.) The plain version is `correlate`. Sums are rounded more
+//! often than there, and come out some times less exact.
+//!
+//! A *strip* is a row of tiles. A task is a panel of output channels and some strips; it goes through
+//! the input channels a part at a time, as in `correlate`: windows and strips of the part are
+//! transformed, a register of channels at a time, and 36 small matrix products are added up. How
+//! work is cut follows from shapes and instructions, so results do not depend on threads.
+
+mod transform;
+
+use std::ops::Range;
+
+use self::transform::{Across, Down, Factors, Outputs, Windows};
+use super::Finish;
+use super::correlation::Correlation;
+use super::sums::{Sums, Target};
+use super::tile::{self, Pixels};
+use crate::kernels::Real;
+use crate::kernels::matmul::pack::{self, Columns, Run};
+use crate::kernels::share;
+use crate::kernels::simd::{Isa, Job, Lanes, widened};
+
+/// Outputs of a tile along one axis.
+const TILE: usize = 4;
+/// Inputs of a tile along one axis.
+const SIDE: usize = 6;
+const POINTS: usize = 36;
+
+/// Most input channels of a part: windows of a panel are then 300 KiB of f32 with AVX-512.
+const PART: usize = 32;
+/// Most tiles of a task, where a strip allows it.
+const TILES: usize = 56;
+/// Tasks there should be at least, where there are strips for them.
+const TASKS: usize = 4;
+/// Least channels on both sides: with fewer, transforms take longer than products.
+const LEAST: usize = 16;
+/// Input channels whose taps are copied together.
+const COPIED: usize = 8;
+/// Elements between points, so that they do not compete for the same places of a cache.
+const GAP: usize = 16;
+
+/// How the work is cut.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Winograd {
+    how: Correlation,
+    /// Tiles of an image, down and across.
+    tiles: [usize; 2],
+    /// Input channels of a part.
+    part: usize,
+}
+
+/// What one task computes, counted within its group.
+struct Task {
+    group: usize,
+    outputs: Range<usize>,
+    /// Of all images.
+    strips: Range<usize>,
+}
+
+/// Elements of a worker's scratch.
+#[derive(Clone, Copy)]
+struct Lens {
+    /// Taps as they are copied.
+    taps: usize,
+    /// From a point to the next: of windows, of inputs and of products.
+    points: [usize; 3],
+    /// A strip of pixels, and the same at the points of one axis.
+    strip: [usize; 2],
+}
+
+impl Lens {
+    fn sum(&self) -> usize {
+        self.taps + POINTS * self.points.iter().sum::<usize>() + self.strip.iter().sum::<usize>()
+    }
+}
+
+impl Winograd {
+    /// The cut of these sums, if they are of this kind and worth it.
+    pub(super) fn of(how: &Correlation) -> Option<Self> {
+        let cut = Self::cut(how)?;
+        let (products, without) = (POINTS * cut.tiles[0] * cut.tiles[1], 9 * how.pixels());
+        (how.inputs >= LEAST && how.outputs >= LEAST && 2 * products <= without).then_some(cut)
+    }
+
+    /// The cut of these sums, if they are of this kind.
+    fn cut(how: &Correlation) -> Option<Self> {
+        let is_of_kind = how.k == 3 && how.axes.iter().all(|axis| axis.is_a_window_of(3));
+        let tiles = how.axes.each_ref().map(|axis| axis.outputs.div_ceil(TILE));
+        let part = how.inputs.div_ceil(how.inputs.div_ceil(PART).max(1)).max(1);
+        is_of_kind.then_some(Self { how: *how, tiles, part })
+    }
+
+    fn strips(&self) -> usize {
+        self.how.images * self.tiles[0]
+    }
+
+    /// Pieces that the strips are cut into, for panels of `widest` channels at most.
+    fn chunks(&self, widest: usize) -> usize {
+        let others = self.how.groups * self.how.outputs.div_ceil(self.how.panel(widest));
+        let least = TASKS.div_ceil(others.max(1));
+        let most = (TILES / self.tiles[1].max(1)).max(1);
+        self.strips().div_ceil(most).max(least).clamp(1, self.strips().max(1))
+    }
+
+    fn tasks(&self, widest: usize) -> usize {
+        let panels = self.how.outputs.div_ceil(self.how.panel(widest));
+        if self.strips() == 0 { 0 } else { self.how.groups * panels * self.chunks(widest) }
+    }
+
+    /// The task of this number. Those of a panel follow one another.
+    fn task(&self, index: usize, widest: usize) -> Task {
+        let (panel, chunks) = (self.how.panel(widest), self.chunks(widest));
+        let panels = self.how.outputs.div_ceil(panel);
+        let (of_panel, chunk) = (index / chunks, index % chunks);
+        let (group, first) = (of_panel / panels, of_panel % panels * panel);
+        let strips = self.strips();
+        Task {
+            group,
+            outputs: first..self.how.outputs.min(first + panel),
+            strips: chunk * strips / chunks..(chunk + 1) * strips / chunks,
+        }
+    }
+
+    fn lens([lanes, widest]: [usize; 2], of: &Self) -> Lens {
+        let tiles = of.strips().div_ceil(of.chunks(widest)) * of.tiles[1];
+        let width = widest.min(of.how.outputs.next_multiple_of(lanes));
+        let [_, across] = of.tiles;
+        let pixels = (SIDE * of.how.source[1]).max(TILE * of.how.axes[1].outputs);
+        Lens {
+            taps: 9 * COPIED.min(of.part) * width,
+            points: [of.part * width, tiles * of.part.next_multiple_of(lanes), tiles * width]
+                .map(|n| n + GAP),
+            strip: [pixels, SIDE * (TILE * across + 2)].map(|n| n * lanes),
+        }
+    }
+
+    /// Elements of scratch on `threads` threads.
+    pub(super) fn scratch_len<T: Real>(&self, threads: usize) -> usize {
+        let widths = T::widths();
+        share::scratch_len(self.tasks(widths[1]), Self::lens(widths, self).sum(), threads)
+    }
+}
+
+impl<T: Real> Job<T> for Sums<'_, T, Winograd> {
+    unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
+        let Self { how, source, weight, finish, target, scratch } = self;
+        let widths = [1, S::PANEL].map(|registers| registers * S::Register::LANES);
+        let (tasks, lens) = (how.tasks(widths[1]), Winograd::lens(widths, how));
+        let (target, factors) = (Target::new(target), &Factors::new());
+        let work = Work { cut: how, how: &how.how, source, weight, finish, target, lens, factors };
+        share::share((scratch, lens.sum()), (tasks, 0..tasks), |scratch, index| {
+            // SAFETY: the caller promises the processor, and every task has outputs of its own.
+            unsafe { work.task::<S>(&how.task(index, widths[1]), scratch) };
+        });
+    }
+}
+
+struct Work<'a, T> {
+    cut: &'a Winograd,
+    how: &'a Correlation,
+    source: &'a [T],
+    weight: &'a [T],
+    finish: &'a Finish<'a, T>,
+    target: Target<'a, T>,
+    lens: Lens,
+    factors: &'a Factors<T>,
+}
+
+impl<T: Real> Work<'_, T> {
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `S`, and no other task may have these outputs.
+    unsafe fn task<S: Isa<Register: Lanes<Element = T>>>(&self, task: &Task, scratch: &mut [T]) {
+        let [windows, inputs, _] = self.lens.points;
+        let (taps, scratch) = scratch.split_at_mut(self.lens.taps);
+        let (windows, scratch) = scratch.split_at_mut(POINTS * windows);
+        let (inputs, scratch) = scratch.split_at_mut(POINTS * inputs);
+        let (strip, products) = scratch.split_at_mut(self.lens.strip.iter().sum());
+        let registers = task.outputs.len().div_ceil(S::Register::LANES);
+        for first in (0..self.how.inputs).step_by(self.cut.part) {
+            let part = first..self.how.inputs.min(first + self.cut.part);
+            // SAFETY: the caller promises the processor.
+            unsafe { self.windows::<S>(task, &part, (taps, windows)) };
+            for (i, at) in task.strips.clone().enumerate() {
+                let to =
+                    &mut inputs[i * self.cut.tiles[1] * part.len().next_multiple_of(S::Register::LANES)..];
+                // SAFETY: the caller promises the processor.
+                unsafe { self.inputs::<S>(task, (at, &part), strip, to) };
+            }
+            let tiles = task.strips.len() * self.cut.tiles[1];
+            // SAFETY: the caller promises the processor.
+            unsafe { self.multiply::<S>((tiles, &part), [windows, inputs], (products, registers)) };
+        }
+        for (i, at) in task.strips.clone().enumerate() {
+            let width = registers * S::Register::LANES;
+            let from = &products[i * self.cut.tiles[1] * width..];
+            // SAFETY: the caller promises the processor and the outputs.
+            unsafe { self.outputs::<S>(task, at, (from, width), strip) };
+        }
+    }
+
+    /// Windows of a part at the points: `[point][c][width]`.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `S`.
+    unsafe fn windows<S: Isa<Register: Lanes<Element = T>>>(
+        &self,
+        task: &Task,
+        part: &Range<usize>,
+        (taps, to): (&mut [T], &mut [T]),
+    ) {
+        let width = task.outputs.len().next_multiple_of(S::Register::LANES);
+        let flipped = self.how.axes.each_ref().map(|axis| axis.advance < 0);
+        for first in part.clone().step_by(COPIED) {
+            let copied = first..part.end.min(first + COPIED);
+            let panel = (task.group, &task.outputs);
+            // SAFETY: the caller promises the processor.
+            unsafe { self.how.pack::<T, S>(self.weight, (panel, &copied), (taps, width)) };
+            for (i, taps) in taps.chunks_exact(9 * width).enumerate().take(copied.len()) {
+                let to = to[(first - part.start + i) * width..].as_mut_ptr();
+                let (point, from) = (self.lens.points[0], taps.as_ptr());
+                let kernel = Windows { factors: self.factors, from, to, point, width, flipped };
+                // SAFETY: the caller promises the processor. There are nine taps, and room for all
+                // channels of a part at each point.
+                unsafe { S::vectorize(kernel) };
+            }
+        }
+    }
+
+    /// Tiles of a part of a strip at the points: `[point][tile][c]`.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `S`.
+    unsafe fn inputs<S: Isa<Register: Lanes<Element = T>>>(
+        &self,
+        task: &Task,
+        (at, part): (usize, &Range<usize>),
+        strip: &mut [T],
+        to: &mut [T],
+    ) {
+        let ([h, w], [down, across]) = (self.how.source, &self.how.axes);
+        let (image, row) = (at / self.cut.tiles[0], at % self.cut.tiles[0]);
+        let lanes = S::Register::LANES;
+        let (raw, points) = strip.split_at_mut(self.lens.strip[0]);
+        let cols = TILE * self.cut.tiles[1] + 2;
+        // Of six rows, and of the strip's columns, those within the image.
+        let inside = |start: isize, n: usize, end: usize| {
+            let clamp = |at: isize| at.clamp(0, n as isize) as usize;
+            clamp(-start)..clamp(end as isize - start)
+        };
+        let top = (TILE * row) as isize + down.reads(&(0..1)).start;
+        let left = across.reads(&(0..1)).start;
+        let (ys, xs) = (inside(top, SIDE, h), inside(left, cols, w));
+        for (i, first) in part.clone().step_by(lanes).enumerate() {
+            let channels = lanes.min(part.end - first);
+            raw[..ys.start * w * lanes].fill(T::zero());
+            raw[ys.end * w * lanes..SIDE * w * lanes].fill(T::zero());
+            if !ys.is_empty() {
+                let channel = (image * self.how.groups + task.group) * self.how.inputs + first;
+                let start = channel * h * w + (top + ys.start as isize) as usize * w;
+                let from = Run { from: &self.source[start..], stride: h * w, n: channels };
+                let to = raw[ys.start * w * lanes..ys.end * w * lanes].as_mut_ptr();
+                // SAFETY: the caller promises the processor. There is a register for each pixel.
+                unsafe {
+                    pack::transposed::<S>(from, ys.len() * w, Columns { to, stride: lanes, whole: true })
+                };
+            }
+            for points in points.chunks_exact_mut(cols * lanes) {
+                points[..xs.start * lanes].fill(T::zero());
+                points[xs.end * lanes..].fill(T::zero());
+            }
+            if !xs.is_empty() {
+                let kernel = Down {
+                    factors: self.factors,
+                    from: raw[(left + xs.start as isize) as usize * lanes..].as_ptr(),
+                    to: points[xs.start * lanes..].as_mut_ptr(),
+                    rows: [w, cols].map(|n| n * lanes),
+                    n: xs.len(),
+                };
+                // SAFETY: the caller promises the processor; both hold six rows of these pixels.
+                unsafe { S::vectorize(kernel) };
+            }
+            let kernel = Across {
+                factors: self.factors,
+                from: points.as_ptr(),
+                row: cols * lanes,
+                to: to[i * lanes..].as_mut_ptr(),
+                point: self.lens.points[1],
+                step: part.len().next_multiple_of(lanes),
+                tiles: self.cut.tiles[1],
+            };
+            // SAFETY: the caller promises the processor. A tile has its six columns, and there is room
+            // for each at each point.
+            unsafe { S::vectorize(kernel) };
+        }
+    }
+
+    /// Adds a part to the products of `tiles` tiles: `[point][tile][width]`.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `S`.
+    unsafe fn multiply<S: Isa<Register: Lanes<Element = T>>>(
+        &self,
+        (tiles, part): (usize, &Range<usize>),
+        [windows, inputs]: [&[T]; 2],
+        (products, registers): (&mut [T], usize),
+    ) {
+        let width = registers * S::Register::LANES;
+        let step = part.len().next_multiple_of(S::Register::LANES);
+        let [windows_len, inputs_len, products_len] = self.lens.points;
+        for point in 0..POINTS {
+            let (w, x) = (&windows[point * windows_len..], &inputs[point * inputs_len..]);
+            let sums = &mut products[point * products_len..][..tiles * width];
+            for (start, size) in tile::tiles(tiles, registers) {
+                let tile = Pixels {
+                    x: x[start * step..].as_ptr(),
+                    x_step: step,
+                    x_strides: [1, 0, 0],
+                    w: w.as_ptr(),
+                    w_strides: [width, 0, 0],
+                    counts: [part.len(), 1, 1],
+                    sums: sums[start * width..].as_mut_ptr(),
+                    width,
+                    adds: part.start > 0,
+                };
+                // SAFETY: the caller promises the processor. Windows and inputs hold all channels of the
+                // part at this point, and the tile's sums lie within it.
+                unsafe { tile::pixels::<S>(&tile, size, registers) };
+            }
+        }
+    }
+
+    /// Writes the outputs of a strip.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `S`, and no other task may have these outputs.
+    unsafe fn outputs<S: Isa<Register: Lanes<Element = T>>>(
+        &self,
+        task: &Task,
+        at: usize,
+        (from, width): (&[T], usize),
+        strip: &mut [T],
+    ) {
+        let [h, w] = self.how.target;
+        let (image, row) = (at / self.cut.tiles[0], at % self.cut.tiles[0]);
+        let rows = TILE.min(h - TILE * row);
+        let first = (image * self.how.groups + task.group) * self.how.outputs + task.outputs.start;
+        let channel = task.group * self.how.outputs + task.outputs.start;
+        for start in (0..task.outputs.len()).step_by(S::Register::LANES) {
+            let channels = S::Register::LANES.min(task.outputs.len() - start);
+            let kernel = Outputs {
+                factors: self.factors,
+                from: from[start..].as_ptr(),
+                strides: [self.lens.points[2], width],
+                tiles: self.cut.tiles[1],
+                to: strip.as_mut_ptr(),
+                size: [rows, w],
+            };
+            // SAFETY: the caller promises the processor; the strip has room for its pixels.
+            unsafe { S::vectorize(kernel) };
+            let from = Run { from: strip, stride: S::Register::LANES, n: rows * w };
+            let to = self.target.at((first + start) * h * w + TILE * row * w);
+            // SAFETY: the caller promises the processor. The pixels of the strip in each of these
+            // channels lie within the target, and no other task has them.
+            unsafe { pack::transposed::<S>(from, channels, Columns { to, stride: h * w, whole: false }) };
+        }
+        widened(|| {
+            for i in 0..task.outputs.len() {
+                let run = (first + i) * h * w + TILE * row * w;
+                // SAFETY: as above.
+                self.finish.apply(unsafe { self.target.run(run..run + rows * w) }, channel + i, run);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+    use proptest::prelude::*;
+
+    use super::super::{Epilogue, Sizes, phases, slow};
+    use super::*;
+    use crate::graph::op::Conv2d;
+    use crate::kernels::check::*;
+    use crate::kernels::simd::{self, Element};
+    use crate::kernels::tensor;
+    use crate::rng::Rng;
+
+    /// Sums by one of the sets of instructions.
+    fn on<T: Real>(run: impl Fn(Sums<T, Winograd>), how: &Correlation, of: [&[T]; 2]) -> Vec<T> {
+        let ([source, weight], cut) = (of, &Winograd::cut(how).unwrap());
+        let mut target = vec![T::zero(); how.images * how.groups * how.outputs * how.pixels()];
+        // What is read before it is written shows.
+        let mut scratch = vec![T::from_f64(f64::NAN); cut.scratch_len::<T>(3)];
+        let (finish, target_of, scratch) = (&Finish::NONE, share::unwritten(&mut target), &mut scratch[..]);
+        run(Sums { how: cut, source, weight, finish, target: target_of, scratch });
+        target
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
+        #[test]
+        fn sums_are_those_over_windows(
+            (groups, c, o) in (1usize..3, 1usize..40, 1usize..80),
+            (n, h, w) in (1usize..5, 1usize..20, 1usize..20),
+            padding in 0usize..4,
+            seed in any::<u64>(),
+        ) {
+            let conv = Conv2d { padding, groups, ..Conv2d::valid(groups * o, 3, 1) };
+            let least = 3usize.saturating_sub(2 * padding).max(1);
+            let shape = [n, groups * c, h.max(least), w.max(least)];
+            let sizes = Sizes::of(&conv, shape).unwrap();
+            let rng = &mut Rng::new(seed);
+            let [x, w, dy] = [&shape[..], &conv.weight_shape(shape[1]), &sizes.y_shape()].map(|of| normal(of, rng));
+            let y = slow::forward(&sizes, &x, &w, Epilogue::default()).unwrap();
+            let dx = slow::dx(&sizes, &dy, &w).unwrap();
+            let numbers = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            let [x, w, dy] = [&x, &w, &dy].map(numbers);
+            let narrow = [&x, &w, &dy].map(|wide| wide.iter().map(|&x| x as f32).collect::<Vec<f32>>());
+            let backward = phases(&sizes).next().unwrap();
+            for (how, [from, of], want) in [(Correlation::forward(&sizes), [0, 1], &y), (backward, [2, 1], &dx)] {
+                let wide = [&x, &w, &dy];
+                // SAFETY: the job demands nothing beside its processor.
+                let got = on(|sums| unsafe { f64::dispatch(sums) }, &how, [wide[from], wide[of]]);
+                assert_close(&tensor(got, want.dims()).unwrap(), want, CLOSE);
+                for set in (0..simd::SETS).filter(|&set| simd::widths(set).is_some()) {
+                    // SAFETY: as above.
+                    let run = |sums: Sums<f32, _>| assert!(unsafe { simd::run(set, sums) });
+                    let got = tensor(on(run, &how, [&narrow[from], &narrow[of]]), want.dims()).unwrap();
+                    assert_close(&cast(&got, DType::F64), want, ROUNDED);
+                }
+            }
+        }
+    }
+}
