@@ -22,6 +22,8 @@ use rayon::prelude::*;
 use super::axis::Axis;
 use super::source::{Source, copy_len, source};
 use super::tile::{self, Taps};
+use super::winograd::LEAST;
+use super::winograd::dw::{ByTiles, CHANNELS, Read};
 use super::{CONVOLVING, Sizes};
 use crate::error::Result;
 use crate::kernels::Real;
@@ -47,6 +49,7 @@ struct Cut {
     /// Output channels of a panel, and elements side by side for each.
     panel: usize,
     width: usize,
+    lanes: usize,
     panels: usize,
     /// Input channels of a block.
     channels: usize,
@@ -56,6 +59,8 @@ struct Cut {
     parts: usize,
     /// Output rows whose gradients are copied together.
     rows: usize,
+    /// Whether sums are taken over tiles.
+    by_tiles: Option<ByTiles>,
 }
 
 /// What one task computes, counted within its group.
@@ -74,25 +79,30 @@ impl Cut {
         let [oh, ow] = [unfold.oh, unfold.ow];
         let panel = outputs.div_ceil(outputs.div_ceil(widest).max(1)).max(1);
         let (width, panels) = (panel.next_multiple_of(lanes), outputs.div_ceil(panel));
-        let most = (BLOCK / (width * unfold.taps()).max(1)).clamp(1, c.max(1));
+        let axes = [oh, ow].map(|outputs| Axis::forward(conv.window(), outputs));
+        let by_tiles = ByTiles::of([unfold.h, unfold.w], axes, [c, outputs]);
+        let most = by_tiles.map_or(BLOCK / (width * unfold.taps()).max(1), |_| CHANNELS).clamp(1, c.max(1));
         let large = c.div_ceil(most).max(1);
         let parts = TASKS.div_ceil(large * panels.max(1) * conv.groups).clamp(1, n.max(1));
         // With few images there are few parts: then more blocks.
-        let blocks = TASKS.div_ceil(parts * panels.max(1) * conv.groups).clamp(large, c.max(large));
+        let least = by_tiles.map_or(1, |_| LEAST);
+        let blocks = TASKS.div_ceil(parts * panels.max(1) * conv.groups).clamp(large, (c / least).max(large));
         let channels = c.div_ceil(blocks).max(1);
         let images = n.div_ceil(parts).max(1);
         let rows = oh.div_ceil(oh.div_ceil((PIXELS / ow.max(1)).max(1)).max(1)).max(1);
         Self {
             sizes: *sizes,
-            axes: [oh, ow].map(|outputs| Axis::forward(conv.window(), outputs)),
+            axes,
             panel,
             width,
+            lanes,
             panels,
             channels,
             blocks: c.div_ceil(channels),
             images,
             parts: n.div_ceil(images),
             rows,
+            by_tiles,
         }
     }
 
@@ -114,10 +124,14 @@ impl Cut {
         }
     }
 
-    /// Elements of a worker's block, of its gradients, and of its copy of `x`.
+    /// Elements of a worker's block, and beside it: of its gradients and of its copy of `x`, or of all
+    /// that it needs for tiles.
     fn lens(&self) -> [usize; 3] {
         let [down, across] = &self.axes;
         let block = self.channels * self.sizes.unfold.taps() * self.width;
+        if let Some(by_tiles) = &self.by_tiles {
+            return [block, by_tiles.len(self.channels, self.images, [self.lanes, self.width]), 0];
+        }
         [
             block,
             self.rows * self.sizes.unfold.ow * self.width,
@@ -187,16 +201,24 @@ impl<T: Real> Job<T> for Sum<'_, T> {
         let Self { cut, task, dy, x, scratch } = self;
         let [block, gradients, _] = cut.lens();
         let (block, scratch) = scratch.split_at_mut(block);
-        let (gradients, copy) = scratch.split_at_mut(gradients);
-        block.fill(T::zero());
         let Sizes { c, conv, unfold, .. } = cut.sizes;
         let ([x_plane, y_plane], ow) = ([unfold.h * unfold.w, unfold.oh * unfold.ow], unfold.ow);
+        let first_x = (task.group * (c / conv.groups) + task.inputs.start) * x_plane;
+        let first_dy = (task.group * (conv.outputs / conv.groups) + task.outputs.start) * y_plane;
+        if let Some(by_tiles) = &cut.by_tiles {
+            let (image_x, image_dy) = (c * x_plane, conv.outputs * y_plane);
+            let x = &x[task.images.start * image_x + first_x..];
+            let dy = &dy[task.images.start * image_dy + first_dy..];
+            let x = Read { data: x, channels: task.inputs.len(), image: image_x };
+            let dy = Read { data: dy, channels: task.outputs.len(), image: image_dy };
+            // SAFETY: the caller promises the processor.
+            return unsafe { by_tiles.sum::<S>((x, dy), task.images.len(), (block, cut.width), scratch) };
+        }
+        let (gradients, copy) = scratch.split_at_mut(gradients);
+        block.fill(T::zero());
         for image in task.images.clone() {
-            let input = image * c + task.group * (c / conv.groups) + task.inputs.start;
-            let x = &x[input * x_plane..][..task.inputs.len() * x_plane];
-            let output =
-                image * conv.outputs + task.group * (conv.outputs / conv.groups) + task.outputs.start;
-            let dy = &dy[output * y_plane..][..task.outputs.len() * y_plane];
+            let x = &x[image * c * x_plane + first_x..][..task.inputs.len() * x_plane];
+            let dy = &dy[image * conv.outputs * y_plane + first_dy..][..task.outputs.len() * y_plane];
             for start in (0..unfold.oh).step_by(cut.rows) {
                 let rows = start..unfold.oh.min(start + cut.rows);
                 let (data, cols) = (&dy[start * ow..], task.outputs.len());
@@ -231,31 +253,16 @@ unsafe fn sum_rows<S: Isa>(
         x.data.as_ptr().wrapping_add(c * x.channel + tap / k * dilation * x.row + tap % k * dilation)
     };
     for (start, size) in tile::tiles(channels * taps, registers) {
-        macro_rules! of {
-            ($q:literal) => {{
-                let tile = Taps {
-                    xs: std::array::from_fn::<_, $q, _>(|q| address(start + q)),
-                    x_strides: [down.stride * x.row, across.stride],
-                    dy: dy.as_ptr(),
-                    counts: [rows, across.outputs],
-                    sums: block.as_mut_ptr().wrapping_add(start * cut.width),
-                    width: cut.width,
-                };
-                // SAFETY: the caller promises the processor. `x` holds all that the rows read, `dy` a
-                // gradient for each of their pixels, and the block sums for all taps.
-                unsafe { tile::taps::<S, $q>(&tile, registers) }
-            }};
-        }
-        match size {
-            12 => of!(12),
-            8 => of!(8),
-            6 => of!(6),
-            5 => of!(5),
-            4 => of!(4),
-            3 => of!(3),
-            2 => of!(2),
-            _ => of!(1),
-        }
+        let tile = Taps {
+            x_strides: [down.stride * x.row, across.stride],
+            dy: dy.as_ptr(),
+            counts: [rows, across.outputs],
+            sums: block.as_mut_ptr().wrapping_add(start * cut.width),
+            width: cut.width,
+        };
+        // SAFETY: the caller promises the processor. `x` holds all that the rows read, `dy` a gradient for
+        // each of their pixels, and the block sums for all taps.
+        unsafe { tile::taps::<S>(&tile, (size, |q| address(start + q)), registers) }
     }
 }
 

@@ -35,9 +35,7 @@ pub(super) struct Pixels<T> {
 /// ```text
 /// for y, x, q, v:  sums[q][v] += xs[q][y][x step] * dy[y][x][v]
 /// ```
-pub(super) struct Taps<T, const Q: usize> {
-    /// Where each tap reads the first pixel.
-    pub(super) xs: [*const T; Q],
+pub(super) struct Taps<T> {
     /// From a row of pixels and from a pixel to the next.
     pub(super) x_strides: [usize; 2],
     pub(super) dy: *const T,
@@ -126,19 +124,23 @@ impl<R: Lanes, const P: usize, const V: usize, const DENSE: bool> Kernel<R>
 }
 
 /// `Q` taps and `V` registers; pixels of a row lie side by side where `DENSE`.
-struct TapTile<'a, T, const Q: usize, const V: usize, const DENSE: bool>(&'a Taps<T, Q>);
+struct TapTile<'a, T, const Q: usize, const V: usize, const DENSE: bool>(
+    &'a Taps<T>,
+    /// Where each tap reads the first pixel.
+    &'a [*const T; Q],
+);
 
 impl<R: Lanes, const Q: usize, const V: usize, const DENSE: bool> Kernel<R>
     for TapTile<'_, R::Element, Q, V, DENSE>
 {
     #[inline(always)]
     unsafe fn run(self) {
-        let tile = self.0;
+        let Self(tile, &(mut rows)) = self;
         let step = if DENSE { 1 } else { tile.x_strides[1] };
         // SAFETY: the caller promises the processor.
         let zero = unsafe { R::zero() };
         let mut sums = [[zero; V]; Q];
-        let (mut rows, mut dy) = (tile.xs, tile.dy);
+        let mut dy = tile.dy;
         for _ in 0..tile.counts[0] {
             for i in 0..tile.counts[1] {
                 let mut gradients = [zero; V];
@@ -169,6 +171,42 @@ impl<R: Lanes, const Q: usize, const V: usize, const DENSE: bool> Kernel<R>
     }
 }
 
+/// Expands `$of!(SIZE, REGISTERS)` for the size and the number of registers.
+macro_rules! by_size {
+    ($size:expr, $registers:expr, $of:ident) => {
+        match ($size, $registers) {
+            (12, 1) => $of!(12, 1),
+            (12, _) => $of!(12, 2),
+            (8, 1) => $of!(8, 1),
+            (8, _) => $of!(8, 2),
+            (6, 1) => $of!(6, 1),
+            (6, 2) => $of!(6, 2),
+            (6, 3) => $of!(6, 3),
+            (6, _) => $of!(6, 4),
+            (5, 1) => $of!(5, 1),
+            (5, 2) => $of!(5, 2),
+            (5, 3) => $of!(5, 3),
+            (5, _) => $of!(5, 4),
+            (4, 1) => $of!(4, 1),
+            (4, 2) => $of!(4, 2),
+            (4, 3) => $of!(4, 3),
+            (4, _) => $of!(4, 4),
+            (3, 1) => $of!(3, 1),
+            (3, 2) => $of!(3, 2),
+            (3, 3) => $of!(3, 3),
+            (3, _) => $of!(3, 4),
+            (2, 1) => $of!(2, 1),
+            (2, 2) => $of!(2, 2),
+            (2, 3) => $of!(2, 3),
+            (2, _) => $of!(2, 4),
+            (_, 1) => $of!(1, 1),
+            (_, 2) => $of!(1, 2),
+            (_, 3) => $of!(1, 3),
+            (_, _) => $of!(1, 4),
+        }
+    };
+}
+
 /// Runs the tile, of one of [`tiles`] sizes and of 1 to 4 registers.
 ///
 /// # Safety
@@ -187,61 +225,33 @@ pub(super) unsafe fn pixels<S: Isa>(tile: &Pixels<Num<S>>, size: usize, register
             }
         };
     }
-    match (size, registers) {
-        (12, 1) => of!(12, 1),
-        (12, _) => of!(12, 2),
-        (8, 1) => of!(8, 1),
-        (8, _) => of!(8, 2),
-        (6, 1) => of!(6, 1),
-        (6, 2) => of!(6, 2),
-        (6, 3) => of!(6, 3),
-        (6, _) => of!(6, 4),
-        (5, 1) => of!(5, 1),
-        (5, 2) => of!(5, 2),
-        (5, 3) => of!(5, 3),
-        (5, _) => of!(5, 4),
-        (4, 1) => of!(4, 1),
-        (4, 2) => of!(4, 2),
-        (4, 3) => of!(4, 3),
-        (4, _) => of!(4, 4),
-        (3, 1) => of!(3, 1),
-        (3, 2) => of!(3, 2),
-        (3, 3) => of!(3, 3),
-        (3, _) => of!(3, 4),
-        (2, 1) => of!(2, 1),
-        (2, 2) => of!(2, 2),
-        (2, 3) => of!(2, 3),
-        (2, _) => of!(2, 4),
-        (_, 1) => of!(1, 1),
-        (_, 2) => of!(1, 2),
-        (_, 3) => of!(1, 3),
-        (_, _) => of!(1, 4),
-    }
+    by_size!(size, registers, of)
 }
 
-/// Runs the tile, of 1 to 4 registers.
+/// Runs the tile, of one of [`tiles`] sizes and of 1 to 4 registers; the taps read their first pixels at
+/// the addresses.
 ///
 /// # Safety
 ///
 /// As [`pixels`].
-pub(super) unsafe fn taps<S: Isa, const Q: usize>(tile: &Taps<Num<S>, Q>, registers: usize) {
+pub(super) unsafe fn taps<S: Isa>(
+    tile: &Taps<Num<S>>,
+    (size, address): (usize, impl Fn(usize) -> *const Num<S>),
+    registers: usize,
+) {
     macro_rules! of {
-        ($v:literal) => {
+        ($q:literal, $v:literal) => {{
+            let xs = std::array::from_fn(&address);
             if tile.x_strides[1] == 1 {
                 // SAFETY: the caller's promise.
-                unsafe { S::vectorize(TapTile::<_, Q, $v, true>(tile)) }
+                unsafe { S::vectorize(TapTile::<_, $q, $v, true>(tile, &xs)) }
             } else {
                 // SAFETY: the caller's promise.
-                unsafe { S::vectorize(TapTile::<_, Q, $v, false>(tile)) }
+                unsafe { S::vectorize(TapTile::<_, $q, $v, false>(tile, &xs)) }
             }
-        };
+        }};
     }
-    match registers {
-        1 => of!(1),
-        2 => of!(2),
-        3 => of!(3),
-        _ => of!(4),
-    }
+    by_size!(size, registers, of)
 }
 
 #[cfg(test)]

@@ -18,11 +18,14 @@
 //! transformed, a register of channels at a time, and 36 small matrix products are added up. How
 //! work is cut follows from shapes and instructions, so results do not depend on threads.
 
+pub(super) mod dw;
+mod strip;
 mod transform;
 
 use std::ops::Range;
 
-use self::transform::{Across, Down, Factors, Outputs, Windows};
+use self::strip::{Planes, Strips, Tiles};
+use self::transform::{Factors, Outputs, Windows};
 use super::Finish;
 use super::correlation::Correlation;
 use super::sums::{Sums, Target};
@@ -45,7 +48,7 @@ const TILES: usize = 56;
 /// Tasks there should be at least, where there are strips for them.
 const TASKS: usize = 4;
 /// Least channels on both sides: with fewer, transforms take longer than products.
-const LEAST: usize = 16;
+pub(super) const LEAST: usize = 16;
 /// Input channels whose taps are copied together.
 const COPIED: usize = 8;
 /// Elements between points, so that they do not compete for the same places of a cache.
@@ -55,8 +58,7 @@ const GAP: usize = 16;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Winograd {
     how: Correlation,
-    /// Tiles of an image, down and across.
-    tiles: [usize; 2],
+    strips: Strips,
     /// Input channels of a part.
     part: usize,
 }
@@ -76,41 +78,45 @@ struct Lens {
     taps: usize,
     /// From a point to the next: of windows, of inputs and of products.
     points: [usize; 3],
-    /// A strip of pixels, and the same at the points of one axis.
-    strip: [usize; 2],
+    /// For a strip on its way to the points, or back.
+    strip: usize,
 }
 
 impl Lens {
     fn sum(&self) -> usize {
-        self.taps + POINTS * self.points.iter().sum::<usize>() + self.strip.iter().sum::<usize>()
+        self.taps + POINTS * self.points.iter().sum::<usize>() + self.strip
     }
+}
+
+/// Whether products are saved, and enough of them, with these channels in and out.
+fn is_worth_it(channels: [usize; 2], strips: &Strips) -> bool {
+    let [[h, w], tiles] = [strips.outputs(), strips.tiles];
+    channels.iter().all(|&n| n >= LEAST) && 2 * POINTS * tiles[0] * tiles[1] <= 9 * h * w
 }
 
 impl Winograd {
     /// The cut of these sums, if they are of this kind and worth it.
     pub(super) fn of(how: &Correlation) -> Option<Self> {
         let cut = Self::cut(how)?;
-        let (products, without) = (POINTS * cut.tiles[0] * cut.tiles[1], 9 * how.pixels());
-        (how.inputs >= LEAST && how.outputs >= LEAST && 2 * products <= without).then_some(cut)
+        is_worth_it([how.inputs, how.outputs], &cut.strips).then_some(cut)
     }
 
     /// The cut of these sums, if they are of this kind.
     fn cut(how: &Correlation) -> Option<Self> {
-        let is_of_kind = how.k == 3 && how.axes.iter().all(|axis| axis.is_a_window_of(3));
-        let tiles = how.axes.each_ref().map(|axis| axis.outputs.div_ceil(TILE));
         let part = how.inputs.div_ceil(how.inputs.div_ceil(PART).max(1)).max(1);
-        is_of_kind.then_some(Self { how: *how, tiles, part })
+        Some(Self { how: *how, strips: Strips::of(how.source, how.axes)?, part })
     }
 
+    /// Strips of all images.
     fn strips(&self) -> usize {
-        self.how.images * self.tiles[0]
+        self.how.images * self.strips.tiles[0]
     }
 
     /// Pieces that the strips are cut into, for panels of `widest` channels at most.
     fn chunks(&self, widest: usize) -> usize {
         let others = self.how.groups * self.how.outputs.div_ceil(self.how.panel(widest));
         let least = TASKS.div_ceil(others.max(1));
-        let most = (TILES / self.tiles[1].max(1)).max(1);
+        let most = (TILES / self.strips.tiles[1].max(1)).max(1);
         self.strips().div_ceil(most).max(least).clamp(1, self.strips().max(1))
     }
 
@@ -134,15 +140,13 @@ impl Winograd {
     }
 
     fn lens([lanes, widest]: [usize; 2], of: &Self) -> Lens {
-        let tiles = of.strips().div_ceil(of.chunks(widest)) * of.tiles[1];
+        let tiles = of.strips().div_ceil(of.chunks(widest)) * of.strips.tiles[1];
         let width = widest.min(of.how.outputs.next_multiple_of(lanes));
-        let [_, across] = of.tiles;
-        let pixels = (SIDE * of.how.source[1]).max(TILE * of.how.axes[1].outputs);
         Lens {
             taps: 9 * COPIED.min(of.part) * width,
             points: [of.part * width, tiles * of.part.next_multiple_of(lanes), tiles * width]
                 .map(|n| n + GAP),
-            strip: [pixels, SIDE * (TILE * across + 2)].map(|n| n * lanes),
+            strip: of.strips.lens(lanes).iter().sum(),
         }
     }
 
@@ -187,25 +191,30 @@ impl<T: Real> Work<'_, T> {
         let (taps, scratch) = scratch.split_at_mut(self.lens.taps);
         let (windows, scratch) = scratch.split_at_mut(POINTS * windows);
         let (inputs, scratch) = scratch.split_at_mut(POINTS * inputs);
-        let (strip, products) = scratch.split_at_mut(self.lens.strip.iter().sum());
+        let (strip, products) = scratch.split_at_mut(self.lens.strip);
         let registers = task.outputs.len().div_ceil(S::Register::LANES);
         for first in (0..self.how.inputs).step_by(self.cut.part) {
             let part = first..self.how.inputs.min(first + self.cut.part);
             // SAFETY: the caller promises the processor.
             unsafe { self.windows::<S>(task, &part, (taps, windows)) };
+            let step = part.len().next_multiple_of(S::Register::LANES);
             for (i, at) in task.strips.clone().enumerate() {
-                let to =
-                    &mut inputs[i * self.cut.tiles[1] * part.len().next_multiple_of(S::Register::LANES)..];
-                // SAFETY: the caller promises the processor.
-                unsafe { self.inputs::<S>(task, (at, &part), strip, to) };
+                let (image, row) = (at / self.cut.strips.tiles[0], at % self.cut.strips.tiles[0]);
+                let channel = (image * self.how.groups + task.group) * self.how.inputs + part.start;
+                let data = &self.source[channel * self.how.source[0] * self.how.source[1]..];
+                let from = (Planes { data, channels: part.len() }, row);
+                let to = &mut inputs[i * self.cut.strips.tiles[1] * step..];
+                let to = &mut Tiles { to, point: self.lens.points[1], step };
+                // SAFETY: the caller promises the processor; there is place for all strips of the task.
+                unsafe { self.cut.strips.inputs::<S>(from, (self.factors, strip), to) };
             }
-            let tiles = task.strips.len() * self.cut.tiles[1];
+            let tiles = task.strips.len() * self.cut.strips.tiles[1];
             // SAFETY: the caller promises the processor.
             unsafe { self.multiply::<S>((tiles, &part), [windows, inputs], (products, registers)) };
         }
         for (i, at) in task.strips.clone().enumerate() {
             let width = registers * S::Register::LANES;
-            let from = &products[i * self.cut.tiles[1] * width..];
+            let from = &products[i * self.cut.strips.tiles[1] * width..];
             // SAFETY: the caller promises the processor and the outputs.
             unsafe { self.outputs::<S>(task, at, (from, width), strip) };
         }
@@ -223,7 +232,7 @@ impl<T: Real> Work<'_, T> {
         (taps, to): (&mut [T], &mut [T]),
     ) {
         let width = task.outputs.len().next_multiple_of(S::Register::LANES);
-        let flipped = self.how.axes.each_ref().map(|axis| axis.advance < 0);
+        let flipped = self.cut.strips.flipped();
         for first in part.clone().step_by(COPIED) {
             let copied = first..part.end.min(first + COPIED);
             let panel = (task.group, &task.outputs);
@@ -237,75 +246,6 @@ impl<T: Real> Work<'_, T> {
                 // channels of a part at each point.
                 unsafe { S::vectorize(kernel) };
             }
-        }
-    }
-
-    /// Tiles of a part of a strip at the points: `[point][tile][c]`.
-    ///
-    /// # Safety
-    ///
-    /// The processor must know the instructions of `S`.
-    unsafe fn inputs<S: Isa<Register: Lanes<Element = T>>>(
-        &self,
-        task: &Task,
-        (at, part): (usize, &Range<usize>),
-        strip: &mut [T],
-        to: &mut [T],
-    ) {
-        let ([h, w], [down, across]) = (self.how.source, &self.how.axes);
-        let (image, row) = (at / self.cut.tiles[0], at % self.cut.tiles[0]);
-        let lanes = S::Register::LANES;
-        let (raw, points) = strip.split_at_mut(self.lens.strip[0]);
-        let cols = TILE * self.cut.tiles[1] + 2;
-        // Of six rows, and of the strip's columns, those within the image.
-        let inside = |start: isize, n: usize, end: usize| {
-            let clamp = |at: isize| at.clamp(0, n as isize) as usize;
-            clamp(-start)..clamp(end as isize - start)
-        };
-        let top = (TILE * row) as isize + down.reads(&(0..1)).start;
-        let left = across.reads(&(0..1)).start;
-        let (ys, xs) = (inside(top, SIDE, h), inside(left, cols, w));
-        for (i, first) in part.clone().step_by(lanes).enumerate() {
-            let channels = lanes.min(part.end - first);
-            raw[..ys.start * w * lanes].fill(T::zero());
-            raw[ys.end * w * lanes..SIDE * w * lanes].fill(T::zero());
-            if !ys.is_empty() {
-                let channel = (image * self.how.groups + task.group) * self.how.inputs + first;
-                let start = channel * h * w + (top + ys.start as isize) as usize * w;
-                let from = Run { from: &self.source[start..], stride: h * w, n: channels };
-                let to = raw[ys.start * w * lanes..ys.end * w * lanes].as_mut_ptr();
-                // SAFETY: the caller promises the processor. There is a register for each pixel.
-                unsafe {
-                    pack::transposed::<S>(from, ys.len() * w, Columns { to, stride: lanes, whole: true })
-                };
-            }
-            for points in points.chunks_exact_mut(cols * lanes) {
-                points[..xs.start * lanes].fill(T::zero());
-                points[xs.end * lanes..].fill(T::zero());
-            }
-            if !xs.is_empty() {
-                let kernel = Down {
-                    factors: self.factors,
-                    from: raw[(left + xs.start as isize) as usize * lanes..].as_ptr(),
-                    to: points[xs.start * lanes..].as_mut_ptr(),
-                    rows: [w, cols].map(|n| n * lanes),
-                    n: xs.len(),
-                };
-                // SAFETY: the caller promises the processor; both hold six rows of these pixels.
-                unsafe { S::vectorize(kernel) };
-            }
-            let kernel = Across {
-                factors: self.factors,
-                from: points.as_ptr(),
-                row: cols * lanes,
-                to: to[i * lanes..].as_mut_ptr(),
-                point: self.lens.points[1],
-                step: part.len().next_multiple_of(lanes),
-                tiles: self.cut.tiles[1],
-            };
-            // SAFETY: the caller promises the processor. A tile has its six columns, and there is room
-            // for each at each point.
-            unsafe { S::vectorize(kernel) };
         }
     }
 
@@ -358,8 +298,8 @@ impl<T: Real> Work<'_, T> {
         strip: &mut [T],
     ) {
         let [h, w] = self.how.target;
-        let (image, row) = (at / self.cut.tiles[0], at % self.cut.tiles[0]);
-        let rows = TILE.min(h - TILE * row);
+        let (image, row) = (at / self.cut.strips.tiles[0], at % self.cut.strips.tiles[0]);
+        let rows = self.cut.strips.rows(row);
         let first = (image * self.how.groups + task.group) * self.how.outputs + task.outputs.start;
         let channel = task.group * self.how.outputs + task.outputs.start;
         for start in (0..task.outputs.len()).step_by(S::Register::LANES) {
@@ -368,7 +308,7 @@ impl<T: Real> Work<'_, T> {
                 factors: self.factors,
                 from: from[start..].as_ptr(),
                 strides: [self.lens.points[2], width],
-                tiles: self.cut.tiles[1],
+                tiles: self.cut.strips.tiles[1],
                 to: strip.as_mut_ptr(),
                 size: [rows, w],
             };
@@ -395,6 +335,7 @@ mod tests {
     use candle_core::DType;
     use proptest::prelude::*;
 
+    use super::super::dw::dw_on;
     use super::super::{Epilogue, Sizes, phases, slow};
     use super::*;
     use crate::graph::op::Conv2d;
@@ -433,8 +374,10 @@ mod tests {
             let y = slow::forward(&sizes, &x, &w, Epilogue::default()).unwrap();
             let dx = slow::dx(&sizes, &dy, &w).unwrap();
             let numbers = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            let (dy_wide, x_wide) = (dy.clone(), x.clone());
             let [x, w, dy] = [&x, &w, &dy].map(numbers);
             let narrow = [&x, &w, &dy].map(|wide| wide.iter().map(|&x| x as f32).collect::<Vec<f32>>());
+            let dw = slow::dw(&sizes, &dy_wide, &x_wide).unwrap();
             let backward = phases(&sizes).next().unwrap();
             for (how, [from, of], want) in [(Correlation::forward(&sizes), [0, 1], &y), (backward, [2, 1], &dx)] {
                 let wide = [&x, &w, &dy];
@@ -447,6 +390,10 @@ mod tests {
                     let got = tensor(on(run, &how, [&narrow[from], &narrow[of]]), want.dims()).unwrap();
                     assert_close(&cast(&got, DType::F64), want, ROUNDED);
                 }
+            }
+            for (set, widths) in (0..simd::SETS).filter_map(|set| Some((set, simd::widths(set)?))) {
+                let got = dw_on(set, (&sizes, widths), [&narrow[2], &narrow[0]]).unwrap();
+                assert_close(&cast(&tensor(got, dw.dims()).unwrap(), DType::F64), &dw, ROUNDED);
             }
         }
     }

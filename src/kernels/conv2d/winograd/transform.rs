@@ -103,6 +103,34 @@ fn window<V: Lanes>(g: [V; 3], zero: V, factors: [V; 8]) -> [V; SIDE] {
     ]
 }
 
+/// Four gradients at the six points: [`outputs`] the other way.
+#[inline(always)]
+fn gradients<V: Lanes>(y: [V; TILE], [a, minus_a, b, minus_b]: [V; 4], [a2, b2, ..]: [V; 5]) -> [V; SIDE] {
+    let (even_a, odd_a) = (y[0].add_product(y[2], a2), y[1].add_product(y[3], a2));
+    let (even_b, odd_b) = (y[0].add_product(y[2], b2), y[1].add_product(y[3], b2));
+    [
+        y[0],
+        even_a.add_product(odd_a, a),
+        even_a.add_product(odd_a, minus_a),
+        even_b.add_product(odd_b, b),
+        even_b.add_product(odd_b, minus_b),
+        y[3],
+    ]
+}
+
+/// Three taps from sums at the six points: [`window`] the other way.
+#[inline(always)]
+fn taps<V: Lanes>(u: [V; SIDE], zero: V, factors: [V; 8], minus: V) -> [V; 3] {
+    let [a, a_last, a_middle, _, b, b_last, b_middle, _] = factors;
+    let (even_a, odd_a) = (u[1].add(u[2]), u[1].add_product(u[2], minus));
+    let (even_b, odd_b) = (u[3].add(u[4]), u[3].add_product(u[4], minus));
+    [
+        u[0].add_product(even_a, a).add_product(even_b, b),
+        zero.add_product(odd_a, a_middle).add_product(odd_b, b_middle),
+        u[5].add_product(even_a, a_last).add_product(even_b, b_last),
+    ]
+}
+
 /// Inputs transformed down: `n` columns of a strip of six rows, a register a pixel.
 pub(super) struct Down<'a, T> {
     pub(super) factors: &'a Factors<T>,
@@ -240,6 +268,88 @@ impl<V: Lanes> Kernel<V> for Windows<'_, V::Element> {
                 for (j, u) in window(row, zero, factors).into_iter().enumerate() {
                     // SAFETY: the caller promises the points.
                     unsafe { u.store(to.wrapping_add((i * SIDE + j) * point + at)) };
+                }
+            }
+        }
+    }
+}
+
+/// Gradients by the outputs of a row of tiles at the points; those beyond the edge are 0.
+pub(super) struct Gradients<'a, T> {
+    pub(super) factors: &'a Factors<T>,
+    /// `[row][pixel]`, a register each.
+    pub(super) from: *const T,
+    /// Rows and pixels of a row that there are.
+    pub(super) size: [usize; 2],
+    pub(super) tiles: usize,
+    pub(super) to: *mut T,
+    /// From a point to the next, and from a tile to the next.
+    pub(super) point: usize,
+    pub(super) step: usize,
+}
+
+impl<V: Lanes> Kernel<V> for Gradients<'_, V::Element> {
+    /// The pixels must be readable, and the points of all tiles writable.
+    #[inline(always)]
+    unsafe fn run(self) {
+        let Self { factors, from, size: [rows, pixels], tiles, to, point, step } = self;
+        // SAFETY: the caller promises the processor.
+        let (zero, points, powers) = unsafe { (V::zero(), splat(&factors.points), splat(&factors.powers)) };
+        for tile in 0..tiles {
+            let mut down = [[zero; TILE]; SIDE];
+            for j in 0..TILE.min(pixels - TILE * tile) {
+                let mut y = [zero; TILE];
+                for (i, y) in y.iter_mut().enumerate().take(rows) {
+                    let at = i * pixels + TILE * tile + j;
+                    // SAFETY: the caller promises these pixels.
+                    *y = unsafe { V::load(from.wrapping_add(at * V::LANES)) };
+                }
+                for (row, y) in down.iter_mut().zip(gradients(y, points, powers)) {
+                    row[j] = y;
+                }
+            }
+            for (i, row) in down.into_iter().enumerate() {
+                for (j, y) in gradients(row, points, powers).into_iter().enumerate() {
+                    // SAFETY: the caller promises the points of each tile.
+                    unsafe { y.store(to.wrapping_add((i * SIDE + j) * point + tile * step)) };
+                }
+            }
+        }
+    }
+}
+
+/// The taps of one input channel from sums at the points, `width` output channels each:
+/// [`Windows`] the other way.
+pub(super) struct Taps<'a, T> {
+    pub(super) factors: &'a Factors<T>,
+    pub(super) from: *const T,
+    /// From a point to the next.
+    pub(super) point: usize,
+    pub(super) to: *mut T,
+    pub(super) width: usize,
+}
+
+impl<V: Lanes> Kernel<V> for Taps<'_, V::Element> {
+    /// The points must be readable, and nine taps writable.
+    #[inline(always)]
+    unsafe fn run(self) {
+        let Self { factors, from, point, to, width } = self;
+        // SAFETY: the caller promises the processor.
+        let (zero, of, [.., minus]) = unsafe { (V::zero(), splat(&factors.window), splat(&factors.powers)) };
+        for at in (0..width).step_by(V::LANES) {
+            let mut down = [[zero; SIDE]; 3];
+            for j in 0..SIDE {
+                let from = |i: usize| from.wrapping_add((i * SIDE + j) * point + at);
+                // SAFETY: the caller promises the points.
+                let u = std::array::from_fn(|i| unsafe { V::load(from(i)) });
+                for (row, w) in down.iter_mut().zip(taps(u, zero, of, minus)) {
+                    row[j] = w;
+                }
+            }
+            for (i, row) in down.into_iter().enumerate() {
+                for (j, w) in taps(row, zero, of, minus).into_iter().enumerate() {
+                    // SAFETY: the caller promises nine taps.
+                    unsafe { w.store(to.wrapping_add((3 * i + j) * width + at)) };
                 }
             }
         }
