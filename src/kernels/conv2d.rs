@@ -29,17 +29,15 @@ mod source;
 mod sums;
 #[allow(unsafe_code)] // vector instructions
 mod tile;
-#[allow(unsafe_code)] // addresses of tiles
 mod winograd;
 
 use std::mem::MaybeUninit;
 
 use candle_core::Tensor;
 
-use self::correlation::Correlation;
+use self::correlation::{Correlation, phase_pairs, phases};
 pub(crate) use self::finish::Finish;
 use self::sums::Sums;
-use self::winograd::Winograd;
 use super::unfold::Unfold;
 use super::{Pass, Real, by_dtype, is_slow_path, planes, share, slice, tensor};
 use crate::error::{During, Error, Result};
@@ -215,7 +213,7 @@ pub(crate) fn scratch_len<T: Real>(sizes: &Sizes, threads: usize) -> usize {
     if sizes.is_depthwise() {
         return depthwise::scratch_len::<T>(sizes, threads);
     }
-    windows_scratch_len::<T>(&Correlation::forward(sizes), threads)
+    sums::scratch_len::<T>(&Correlation::forward(sizes), threads)
 }
 
 /// Elements of scratch for a gradient by the input.
@@ -223,40 +221,7 @@ fn dx_scratch_len<T: Real>(sizes: &Sizes, threads: usize) -> usize {
     if sizes.is_depthwise() {
         return depthwise::dx_scratch_len::<T>(sizes, threads);
     }
-    phases(sizes).map(|of| windows_scratch_len::<T>(&of, threads)).max().unwrap_or(0)
-}
-
-/// Correlations that together give the gradient by the input.
-fn phases(sizes: &Sizes) -> impl Iterator<Item = Correlation> {
-    phase_pairs(sizes).map(|phases| Correlation::backward(sizes, phases))
-}
-
-/// First positions of an input, down and across, of those that are `stride` apart.
-fn phase_pairs(sizes: &Sizes) -> impl Iterator<Item = [usize; 2]> + use<> {
-    let [h, w] = [sizes.unfold.h, sizes.unfold.w].map(|pixels| sizes.conv.stride.min(pixels));
-    (0..h).flat_map(move |down| (0..w).map(move |across| [down, across]))
-}
-
-fn windows_scratch_len<T: Real>(how: &Correlation, threads: usize) -> usize {
-    let fast = Winograd::of(how).map(|fast| fast.scratch_len::<T>(threads));
-    fast.unwrap_or_else(|| how.scratch_len::<T>(threads))
-}
-
-/// Does it in the fastest way by the best instructions there are.
-fn sum_windows<T: Real>(sums: Sums<T, Correlation>) {
-    let Sums { how, source, weight, finish, target, scratch } = sums;
-    let [from, to] = [how.source, how.target].map(|plane| how.images * how.groups * plane[0] * plane[1]);
-    assert_eq!(source.len(), how.inputs * from, "source");
-    assert_eq!(target.len(), how.outputs * to, "target");
-    assert_eq!(weight.len(), how.groups * how.inputs * how.outputs * how.k * how.k, "weight");
-    match &Winograd::of(how) {
-        // SAFETY: the job demands nothing beside its processor.
-        #[allow(unsafe_code)]
-        Some(how) => unsafe { T::dispatch(Sums { how, source, weight, finish, target, scratch }) },
-        // SAFETY: as above.
-        #[allow(unsafe_code)]
-        None => unsafe { T::dispatch(Sums { how, source, weight, finish, target, scratch }) },
-    }
+    phases(sizes).map(|of| sums::scratch_len::<T>(&of, threads)).max().unwrap_or(0)
 }
 
 fn forward_cpu<T: Real>(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
@@ -294,7 +259,7 @@ fn forward_new<T: Real>(
         depthwise::forward_into(sizes, [x, w], finish, (y, scratch));
     } else {
         let how = &Correlation::forward(sizes);
-        sum_windows(Sums { how, source: x, weight: w, finish, target: y, scratch });
+        Sums { how, source: x, weight: w, finish, target: y, scratch }.fill();
     }
 }
 
@@ -308,7 +273,7 @@ fn dx_cpu<T: Real>(sizes: &Sizes, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
         for how in &mut phases(sizes) {
             let (target, scratch) = (&mut dx[..], &mut scratch[..]);
             let finish = &Finish::NONE;
-            sum_windows(Sums { how: &how, source: &dy, weight: &w, finish, target, scratch });
+            Sums { how: &how, source: &dy, weight: &w, finish, target, scratch }.fill();
         }
     };
     // SAFETY: the phases of an input are all of its positions, and each is written.

@@ -149,3 +149,14 @@ pub(super) struct Task {
     pub(super) images: Range<usize>,
     pub(super) rows: Range<usize>,
 }
+
+/// Correlations that together give the gradient by the input.
+pub(super) fn phases(sizes: &Sizes) -> impl Iterator<Item = Correlation> {
+    phase_pairs(sizes).map(|phases| Correlation::backward(sizes, phases))
+}
+
+/// First positions of an input, down and across, of those that are `stride` apart.
+pub(super) fn phase_pairs(sizes: &Sizes) -> impl Iterator<Item = [usize; 2]> + use<> {
+    let [h, w] = [sizes.unfold.h, sizes.unfold.w].map(|pixels| sizes.conv.stride.min(pixels));
+    (0..h).flat_map(move |down| (0..w).map(move |across| [down, across]))
+}

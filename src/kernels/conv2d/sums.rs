@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::Finish;
 use super::correlation::Correlation;
+use super::winograd::Winograd;
 use crate::kernels::Real;
 use crate::kernels::matmul::Matrix;
 use crate::kernels::matmul::pack;
@@ -21,6 +22,29 @@ pub(super) struct Sums<'a, T, H> {
     /// Every position of the target is written, whatever it holds.
     pub(super) target: &'a mut [MaybeUninit<T>],
     pub(super) scratch: &'a mut [T],
+}
+
+impl<T: Real> Sums<'_, T, Correlation> {
+    /// Does it in the fastest way by the best instructions there are.
+    pub(super) fn fill(self) {
+        let Self { how, source, weight, finish, target, scratch } = self;
+        let [from, to] = [how.source, how.target].map(|plane| how.images * how.groups * plane[0] * plane[1]);
+        assert_eq!(source.len(), how.inputs * from, "source");
+        assert_eq!(target.len(), how.outputs * to, "target");
+        assert_eq!(weight.len(), how.groups * how.inputs * how.outputs * how.k * how.k, "weight");
+        match &Winograd::of(how) {
+            // SAFETY: the job demands nothing beside its processor.
+            Some(how) => unsafe { T::dispatch(Sums { how, source, weight, finish, target, scratch }) },
+            // SAFETY: as above.
+            None => unsafe { T::dispatch(Sums { how, source, weight, finish, target, scratch }) },
+        }
+    }
+}
+
+/// Elements of scratch on `threads` threads.
+pub(super) fn scratch_len<T: Real>(how: &Correlation, threads: usize) -> usize {
+    let fast = Winograd::of(how).map(|fast| fast.scratch_len::<T>(threads));
+    fast.unwrap_or_else(|| how.scratch_len::<T>(threads))
 }
 
 /// The target, of which every task writes its own part.

@@ -8,8 +8,9 @@
 //! dw[o, c] = the taps with values U
 //! ```
 
+use super::points::Points;
 use super::strip::{Planes, Strips, Tiles};
-use super::transform::{Factors, Taps};
+use super::transform::Taps;
 use super::{GAP, POINTS, TILES, is_worth_it};
 use crate::kernels::Real;
 use crate::kernels::conv2d::axis::Axis;
@@ -50,7 +51,7 @@ impl ByTiles {
     }
 
     /// Elements from a point to the next: of sums, of inputs and of gradients.
-    fn points(&self, channels: usize, images: usize, [lanes, width]: [usize; 2]) -> [usize; 3] {
+    fn strides(&self, channels: usize, images: usize, [lanes, width]: [usize; 2]) -> [usize; 3] {
         let tiles = self.strips(images) * self.0.tiles[1];
         [channels * width, tiles * channels.next_multiple_of(lanes), tiles * width].map(|n| n + GAP)
     }
@@ -58,8 +59,8 @@ impl ByTiles {
     /// Elements that a task needs beside its taps, for `channels` input channels, `images` images and
     /// registers of `lanes`, of which there are `width` numbers side by side.
     pub(in super::super) fn len(&self, channels: usize, images: usize, [lanes, width]: [usize; 2]) -> usize {
-        let points: usize = self.points(channels, images, [lanes, width]).iter().sum();
-        POINTS * points + self.0.lens(lanes).iter().sum::<usize>()
+        let strides: usize = self.strides(channels, images, [lanes, width]).iter().sum();
+        POINTS * strides + self.0.lens(lanes).iter().sum::<usize>()
     }
 
     /// The sums over `images` images: `[c][taps][width]`.
@@ -77,11 +78,11 @@ impl ByTiles {
         Num<S>: Real,
     {
         let lanes = S::Register::LANES;
-        let points = self.points(x.channels, images, [lanes, width]);
-        let (sums, scratch) = scratch.split_at_mut(POINTS * points[0]);
-        let (inputs, scratch) = scratch.split_at_mut(POINTS * points[1]);
-        let (gradients, strip) = scratch.split_at_mut(POINTS * points[2]);
-        let factors = &Factors::new();
+        let strides = self.strides(x.channels, images, [lanes, width]);
+        let (sums, scratch) = scratch.split_at_mut(POINTS * strides[0]);
+        let (inputs, scratch) = scratch.split_at_mut(POINTS * strides[1]);
+        let (gradients, strip) = scratch.split_at_mut(POINTS * strides[2]);
+        let points = &Points::new();
         sums.fill(Num::<S>::default());
         let strips = images * self.0.tiles[0];
         let step = x.channels.next_multiple_of(lanes);
@@ -90,17 +91,17 @@ impl ByTiles {
             for (i, at) in batch.clone().enumerate() {
                 let (image, row) = (at / self.0.tiles[0], at % self.0.tiles[0]);
                 let tile = i * self.0.tiles[1];
-                let mut to = Tiles { to: &mut inputs[tile * step..], point: points[1], step };
+                let mut to = Tiles { to: &mut inputs[tile * step..], point: strides[1], step };
                 // SAFETY: the caller promises the processor; there is place for all strips of a batch.
-                unsafe { self.0.inputs::<S>((x.planes(image), row), (factors, strip), &mut to) };
-                let mut to = Tiles { to: &mut gradients[tile * width..], point: points[2], step: width };
+                unsafe { self.0.inputs::<S>((x.planes(image), row), (points, strip), &mut to) };
+                let mut to = Tiles { to: &mut gradients[tile * width..], point: strides[2], step: width };
                 // SAFETY: as above.
-                unsafe { self.0.gradients::<S>((dy.planes(image), row), (factors, strip), &mut to) };
+                unsafe { self.0.gradients::<S>((dy.planes(image), row), (points, strip), &mut to) };
             }
             let tiles = batch.len() * self.0.tiles[1];
             for point in 0..POINTS {
-                let of = [&inputs[point * points[1]..], &gradients[point * points[2]..]];
-                let sums = &mut sums[point * points[0]..][..x.channels * width];
+                let of = [&inputs[point * strides[1]..], &gradients[point * strides[2]..]];
+                let sums = &mut sums[point * strides[0]..][..x.channels * width];
                 // SAFETY: the caller promises the processor; all tiles of the batch are there.
                 unsafe { multiply::<S>(of, [tiles, x.channels, step], (sums, width)) };
             }
@@ -108,7 +109,7 @@ impl ByTiles {
         for (c, to) in taps.chunks_exact_mut(9 * width).enumerate().take(x.channels) {
             let (from, to) = (sums[c * width..].as_ptr(), to.as_mut_ptr());
             // SAFETY: the caller promises the processor; sums of all channels are there, and nine taps.
-            unsafe { S::vectorize(Taps { factors, from, point: points[0], to, width }) };
+            unsafe { S::vectorize(Taps { points, from, point: strides[0], to, width }) };
         }
     }
 }

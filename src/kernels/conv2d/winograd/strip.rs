@@ -1,6 +1,7 @@
 //! Strips of an image, a row of tiles each, at the points.
 
-use super::transform::{Across, Down, Factors, Gradients};
+use super::points::Points;
+use super::transform::{Across, Down, Gradients};
 use super::{SIDE, TILE};
 use crate::kernels::Real;
 use crate::kernels::conv2d::axis::Axis;
@@ -17,7 +18,7 @@ pub(super) struct Strips {
     pub(super) tiles: [usize; 2],
 }
 
-/// Where tiles at the points go: `to[point * points[0] + tile * step]` on, channel by channel.
+/// Where tiles at the points go: `to[at * point + tile * step]` on, channel by channel.
 pub(super) struct Tiles<'a, T> {
     pub(super) to: &'a mut [T],
     pub(super) point: usize,
@@ -73,13 +74,13 @@ impl Strips {
     pub(super) unsafe fn inputs<S: Isa>(
         &self,
         (planes, row): (Planes<Num<S>>, usize),
-        (factors, scratch): (&Factors<Num<S>>, &mut [Num<S>]),
+        (points, scratch): (&Points<Num<S>>, &mut [Num<S>]),
         to: &mut Tiles<Num<S>>,
     ) where
         Num<S>: Real,
     {
         let ([h, w], lanes, cols) = (self.source, S::Register::LANES, self.columns());
-        let (raw, points) = scratch.split_at_mut(self.lens(lanes)[0]);
+        let (raw, down) = scratch.split_at_mut(self.lens(lanes)[0]);
         // Of six rows, and of the strip's columns, those within the image.
         let inside = |start: isize, n: usize, end: usize| {
             let clamp = |at: isize| at.clamp(0, n as isize) as usize;
@@ -91,9 +92,9 @@ impl Strips {
         let zero = Num::<S>::default();
         raw[..ys.start * w * lanes].fill(zero);
         raw[ys.end * w * lanes..SIDE * w * lanes].fill(zero);
-        for points in points.chunks_exact_mut(cols * lanes) {
-            points[..xs.start * lanes].fill(zero);
-            points[xs.end * lanes..].fill(zero);
+        for down in down.chunks_exact_mut(cols * lanes) {
+            down[..xs.start * lanes].fill(zero);
+            down[xs.end * lanes..].fill(zero);
         }
         for first in (0..planes.channels).step_by(lanes) {
             if !ys.is_empty() {
@@ -108,20 +109,20 @@ impl Strips {
             }
             if !xs.is_empty() {
                 let kernel = Down {
-                    factors,
+                    points,
                     from: raw[(left + xs.start as isize) as usize * lanes..].as_ptr(),
-                    to: points[xs.start * lanes..].as_mut_ptr(),
+                    to: down[xs.start * lanes..].as_mut_ptr(),
                     rows: [w, cols].map(|n| n * lanes),
                     n: xs.len(),
                 };
                 // SAFETY: the caller promises the processor; both hold six rows of these pixels.
                 unsafe { S::vectorize(kernel) };
             }
-            let (from, row, tiles) = (points.as_ptr(), cols * lanes, self.tiles[1]);
+            let (from, row, tiles) = (down.as_ptr(), cols * lanes, self.tiles[1]);
             let (point, step) = (to.point, to.step);
             let to = to.to[first..].as_mut_ptr();
             // SAFETY: the caller promises the processor and the places. A tile has its six columns.
-            unsafe { S::vectorize(Across { factors, from, row, to, point, step, tiles }) };
+            unsafe { S::vectorize(Across { points, from, row, to, point, step, tiles }) };
         }
     }
 
@@ -133,7 +134,7 @@ impl Strips {
     pub(super) unsafe fn gradients<S: Isa>(
         &self,
         (planes, row): (Planes<Num<S>>, usize),
-        (factors, scratch): (&Factors<Num<S>>, &mut [Num<S>]),
+        (points, scratch): (&Points<Num<S>>, &mut [Num<S>]),
         to: &mut Tiles<Num<S>>,
     ) where
         Num<S>: Real,
@@ -151,7 +152,7 @@ impl Strips {
                 (scratch.as_ptr(), [rows, w], self.tiles[1], to.point, to.step);
             let to = to.to[first..].as_mut_ptr();
             // SAFETY: the caller promises the processor and the places; the strip's pixels were copied.
-            unsafe { S::vectorize(Gradients { factors, from, size, tiles, to, point, step }) };
+            unsafe { S::vectorize(Gradients { points, from, size, tiles, to, point, step }) };
         }
     }
 }

@@ -1,0 +1,162 @@
+//! The transforms along one axis.
+//!
+//! Points are 0, +-a, +-b and infinity with a = sqrt(1/2) and b = sqrt(2): their squares add up to 5/2
+//! and multiply to 1, which keeps numbers of all points of one size. (Points whose pairs are inverse
+//! to each other: Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd Convolution
+//! for Deep Neural Networks", 2020.)
+
+use std::f64::consts::{FRAC_1_SQRT_2, SQRT_2};
+
+use super::{SIDE, TILE};
+use crate::kernels::Real;
+use crate::kernels::simd::Lanes;
+
+/// Factors of the transforms, as numbers or as registers of the same number.
+#[derive(Clone, Copy)]
+pub(super) struct Points<T> {
+    zero: T,
+    minus: T,
+    /// a, -a, b, -b
+    at: [T; 4],
+    /// a^2, b^2
+    squares: [T; 2],
+    /// -a^2, -b^2, -(a^2 + b^2)
+    minus_squares: [T; 3],
+    /// a^3, b^3
+    cubes: [T; 2],
+    /// 1 over the product of a's and of b's distances to the other points, times 1, the point, minus the
+    /// point, its square
+    window: [[T; 4]; 2],
+}
+
+impl<T: Real> Points<T> {
+    pub(super) fn new() -> Self {
+        let (a, b) = (FRAC_1_SQRT_2, SQRT_2);
+        let of = T::from_f64;
+        let window = |point: f64, square: f64, other: f64| {
+            let share = 1.0 / (2.0 * square * (square - other));
+            [share, point * share, -point * share, square * share].map(of)
+        };
+        Self {
+            zero: of(0.0),
+            minus: of(-1.0),
+            at: [a, -a, b, -b].map(of),
+            squares: [0.5, 2.0].map(of),
+            minus_squares: [-0.5, -2.0, -2.5].map(of),
+            cubes: [0.5 * a, 2.0 * b].map(of),
+            window: [window(a, 0.5, 2.0), window(b, 2.0, 0.5)],
+        }
+    }
+}
+
+impl<T> Points<T> {
+    /// The same in registers.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `V`.
+    #[inline(always)]
+    pub(super) unsafe fn registers<V: Lanes<Element = T>>(&self) -> Points<V> {
+        // SAFETY: the caller promises the processor, and a number can be read.
+        let splat = |number: &T| unsafe { V::splat(std::ptr::from_ref(number)) };
+        Points {
+            zero: splat(&self.zero),
+            minus: splat(&self.minus),
+            at: self.at.each_ref().map(splat),
+            squares: self.squares.each_ref().map(splat),
+            minus_squares: self.minus_squares.each_ref().map(splat),
+            cubes: self.cubes.each_ref().map(splat),
+            window: self.window.each_ref().map(|of| of.each_ref().map(splat)),
+        }
+    }
+}
+
+impl<V: Lanes> Points<V> {
+    /// All lanes 0.
+    #[inline(always)]
+    pub(super) fn zero(&self) -> V {
+        self.zero
+    }
+
+    /// Six inputs at the six points.
+    #[inline(always)]
+    pub(super) fn inputs(&self, d: [V; SIDE]) -> [V; SIDE] {
+        let ([a, minus_a, b, minus_b], [minus_a2, minus_b2, minus_both]) = (self.at, self.minus_squares);
+        let (even_a, odd_a) = (d[4].add_product(d[2], minus_b2), d[3].add_product(d[1], minus_b2));
+        let (even_b, odd_b) = (d[4].add_product(d[2], minus_a2), d[3].add_product(d[1], minus_a2));
+        [
+            d[0].add(d[4]).add_product(d[2], minus_both),
+            even_a.add_product(odd_a, a),
+            even_a.add_product(odd_a, minus_a),
+            even_b.add_product(odd_b, b),
+            even_b.add_product(odd_b, minus_b),
+            d[1].add(d[5]).add_product(d[3], minus_both),
+        ]
+    }
+
+    /// Three taps at the six points.
+    #[inline(always)]
+    pub(super) fn window(&self, g: [V; 3]) -> [V; SIDE] {
+        let [[a, a_1, minus_a_1, a_2], [b, b_1, minus_b_1, b_2]] = self.window;
+        let at_a = self.zero.add_product(g[0], a).add_product(g[2], a_2);
+        let at_b = self.zero.add_product(g[0], b).add_product(g[2], b_2);
+        [
+            g[0],
+            at_a.add_product(g[1], a_1),
+            at_a.add_product(g[1], minus_a_1),
+            at_b.add_product(g[1], b_1),
+            at_b.add_product(g[1], minus_b_1),
+            g[2],
+        ]
+    }
+
+    /// Four outputs from products at the six points.
+    #[inline(always)]
+    pub(super) fn outputs(&self, m: [V; SIDE]) -> [V; TILE] {
+        let ([a, _, b, _], [a2, b2], [a3, b3]) = (self.at, self.squares, self.cubes);
+        let [[even_a, odd_a], [even_b, odd_b]] = self.pairs(m);
+        [
+            m[0].add(even_a).add(even_b),
+            self.zero.add_product(odd_a, a).add_product(odd_b, b),
+            self.zero.add_product(even_a, a2).add_product(even_b, b2),
+            m[5].add_product(odd_a, a3).add_product(odd_b, b3),
+        ]
+    }
+
+    /// Four gradients at the six points: [`outputs`](Self::outputs) transposed.
+    #[inline(always)]
+    pub(super) fn gradients(&self, y: [V; TILE]) -> [V; SIDE] {
+        let ([a, minus_a, b, minus_b], [a2, b2]) = (self.at, self.squares);
+        let (even_a, odd_a) = (y[0].add_product(y[2], a2), y[1].add_product(y[3], a2));
+        let (even_b, odd_b) = (y[0].add_product(y[2], b2), y[1].add_product(y[3], b2));
+        [
+            y[0],
+            even_a.add_product(odd_a, a),
+            even_a.add_product(odd_a, minus_a),
+            even_b.add_product(odd_b, b),
+            even_b.add_product(odd_b, minus_b),
+            y[3],
+        ]
+    }
+
+    /// Three taps from sums at the six points: [`window`](Self::window) transposed.
+    #[inline(always)]
+    pub(super) fn taps(&self, u: [V; SIDE]) -> [V; 3] {
+        let [[a, a_1, _, a_2], [b, b_1, _, b_2]] = self.window;
+        let [[even_a, odd_a], [even_b, odd_b]] = self.pairs(u);
+        [
+            u[0].add_product(even_a, a).add_product(even_b, b),
+            self.zero.add_product(odd_a, a_1).add_product(odd_b, b_1),
+            u[5].add_product(even_a, a_2).add_product(even_b, b_2),
+        ]
+    }
+
+    /// Sum and difference of what stands at a and -a, and at b and -b.
+    #[inline(always)]
+    fn pairs(&self, m: [V; SIDE]) -> [[V; 2]; 2] {
+        [
+            [m[1].add(m[2]), m[1].add_product(m[2], self.minus)],
+            [m[3].add(m[4]), m[3].add_product(m[4], self.minus)],
+        ]
+    }
+}
