@@ -4,10 +4,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use archrepair::engine::layout::Layout;
+use archrepair::engine::packing::packed;
 use archrepair::graph::lower::{Lowered, lower};
 use archrepair::graph::op::{Shape, elements};
 use archrepair::memory::meter;
-use archrepair::repair::patching::{deploy, deploy_mapped};
+use archrepair::repair::patching::deploy_mapped;
 use archrepair::zoo::{Model, Overrides};
 use candle_core::Device;
 use clap::ValueEnum;
@@ -17,7 +18,7 @@ use crate::measured::Measured;
 /// Where the weights are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Weights {
-    /// All widened to `f32`.
+    /// All widened to `f32`, in the order of the kernels.
     Heap,
     /// In the file, in `f16`.
     Mapped,
@@ -65,10 +66,12 @@ fn batch(folder: &Path) -> Vec<f32> {
 /// Shape of an image, and the network folded and fused.
 fn network(folder: &Path, weights: Weights) -> archrepair::Result<(Shape, Lowered)> {
     let model = Model::open(&folder.join("model.safetensors"), &Overrides::default())?;
-    let deployed = match weights {
-        Weights::Heap => deploy(&model, None)?,
-        Weights::Mapped => deploy_mapped(&model, None)?,
-    };
+    let deployed = deploy_mapped(&model, None)?;
     let whole = deployed.network.joined(0..deployed.network.parts.len());
-    Ok((model.network.input.shape, lower(&whole, &deployed.params)?))
+    let lowered = lower(&whole, &deployed.params)?;
+    let lowered = match weights {
+        Weights::Heap => packed(lowered)?,
+        Weights::Mapped => lowered,
+    };
+    Ok((model.network.input.shape, lowered))
 }

@@ -22,7 +22,7 @@ use super::executor::Executor;
 use crate::error::Result;
 use crate::graph::op::{Op, elements};
 use crate::graph::{Graph, INPUT, Node, Params, Value, Weight};
-use crate::kernels::forward_scratch_len;
+use crate::kernels::{conv2d, forward_scratch_len};
 
 /// Places start at multiples of this many numbers, a cache line.
 pub(super) const LINE: usize = 16;
@@ -250,12 +250,21 @@ fn operands<'a>(
         if weight.resident().is_some_and(|tensor| !is_plain(tensor)) {
             return Err(node.error(format!("takes {name} as f32 on the CPU")));
         }
-        let widens = at == Weights::AsTheyAre && weight.is_mapped();
+        // A convolution's own weight is widened a part at a time, by the kernel.
+        let is_read_in_place =
+            param.suffix == "weight" && reads_panels(&node.op, &inputs) && weight.halves().is_some();
+        let widens = at == Weights::AsTheyAre && weight.is_mapped() && !is_read_in_place;
         let widened = widens.then(|| len..len + elements(weight.shape()));
         len = widened.as_ref().map_or(len, |range| range.end.next_multiple_of(LINE));
         *operand = Some(Operand { weight, widened });
     }
     Ok((operands, len))
+}
+
+/// Whether the kernel of this operation reads its weight in panels, from wherever it is.
+fn reads_panels(op: &Op, inputs: &[Vec<usize>]) -> bool {
+    let channels = inputs.first().and_then(|shape| shape.first());
+    matches!((op, channels), (Op::Conv2d(conv), Some(&c)) if conv2d::reads_panels(conv, c))
 }
 
 /// Whether nothing moves: the output is the input.

@@ -4,7 +4,7 @@
 //! [`grad`] decides for each node what its backward pass needs, keeps that alone, and skips
 //! every gradient that leads to nothing that is trained. [`executor`] does what [`infer`] does in
 //! memory that [`layout`] has planned. Reading order: [`infer`], [`layout`], [`executor`],
-//! [`grad`], [`checkpoint`], [`optim`].
+//! [`packing`], [`grad`], [`checkpoint`], [`optim`].
 
 pub mod checkpoint;
 pub mod executor;
@@ -12,3 +12,4 @@ pub mod grad;
 pub mod infer;
 pub mod layout;
 pub mod optim;
+pub mod packing;

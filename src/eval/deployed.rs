@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use super::Session;
 use crate::data::{Images, Normalize};
 use crate::engine::infer::infer;
+use crate::engine::packing::packed;
 use crate::error::{During, Result};
 use crate::graph::lower::{Lowered, lower};
 use crate::graph::{Network, Params};
@@ -99,6 +100,17 @@ pub struct Runner {
 }
 
 impl Runner {
+    /// The same network with all its weights on the heap, on the CPU in the order in which kernels read
+    /// them: for many passes.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Tensor`] when a weight cannot be read, [`crate::Error::Memory`] when the limit does
+    /// not allow it.
+    pub fn packed(self) -> Result<Self> {
+        Ok(Self { lowered: packed(self.lowered)?, ..self })
+    }
+
     /// Logits `[n, classes]` of `x` `[n, c, h, w]`, already normalized, on the network's device:
     /// each operation makes a tensor.
     ///

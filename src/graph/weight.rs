@@ -4,26 +4,52 @@ use std::iter::{once, repeat_n};
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use half::f16;
 
+use super::op::Conv2d;
 use crate::error::{During, Result};
 use crate::storage::View;
 
 /// A weight. A clone shares its numbers.
 ///
 /// One on the heap is a tensor of any type and device. One in the mapped file is an `f32` tensor
-/// on the CPU each time it is asked for, and takes no heap in between. Folding a batch norm
+/// on the CPU each time it is asked for, and takes no heap in between. One that is packed for a kernel is
+/// on the heap too, and becomes a tensor when it is asked for. Folding a batch norm
 /// multiplies it without a copy: the factors are kept beside it and applied as it is widened.
 #[derive(Clone, Debug)]
 pub struct Weight(Place);
 
 #[derive(Clone, Debug)]
 enum Place {
-    /// Each list holds one factor for each index of the first axis; they apply one after another.
+    /// The lists of factors apply one after another.
     Mapped {
         view: View,
-        factors: Vec<Arc<[f32]>>,
+        factors: Vec<Factors>,
     },
+    Packed(Packed),
     Resident(Tensor),
+}
+
+/// The numbers of a convolution's weight on the heap, in the order of the kernel that reads them.
+#[derive(Clone, Debug)]
+pub(crate) struct Packed {
+    /// In that order.
+    pub(crate) numbers: Arc<Vec<f32>>,
+    /// The convolution.
+    pub(crate) conv: Conv2d,
+    /// Of the tensor.
+    pub(crate) shape: Vec<usize>,
+    /// The way back to the tensor's order.
+    pub(crate) unpack: fn(&Self) -> Result<Vec<f32>>,
+}
+
+/// One factor for each index of a weight's first axis.
+pub(crate) type Factors = Arc<[f32]>;
+
+impl From<Packed> for Weight {
+    fn from(packed: Packed) -> Self {
+        Self(Place::Packed(packed))
+    }
 }
 
 impl From<Tensor> for Weight {
@@ -51,6 +77,10 @@ impl Weight {
                 Tensor::from_vec(widened(view, factors), view.shape(), &Device::Cpu)
                     .during("widening a weight")
             }
+            Place::Packed(packed) => {
+                Tensor::from_vec((packed.unpack)(packed)?, packed.shape.as_slice(), &Device::Cpu)
+                    .during("unpacking a weight")
+            }
             Place::Resident(tensor) => Ok(tensor.clone()),
         }
     }
@@ -63,11 +93,28 @@ impl Weight {
         }
     }
 
-    /// The tensor of a weight on the heap.
+    /// The tensor of a weight on the heap, in its own order.
     pub(crate) fn resident(&self) -> Option<&Tensor> {
         match &self.0 {
-            Place::Mapped { .. } => None,
             Place::Resident(tensor) => Some(tensor),
+            Place::Mapped { .. } | Place::Packed(_) => None,
+        }
+    }
+
+    /// The numbers in the order of a kernel.
+    pub(crate) fn packed(&self) -> Option<&[f32]> {
+        match &self.0 {
+            Place::Packed(packed) => Some(packed.numbers.as_slice()),
+            Place::Mapped { .. } | Place::Resident(_) => None,
+        }
+    }
+
+    /// The numbers of half precision in the mapped file, if they are and can be read there, and lists of
+    /// factors for each index of the first axis, which apply one after another.
+    pub(crate) fn halves(&self) -> Option<(&[f16], &[Factors])> {
+        match &self.0 {
+            Place::Mapped { view, factors } => Some((view.halves()?, factors)),
+            Place::Packed(_) | Place::Resident(_) => None,
         }
     }
 
@@ -79,6 +126,7 @@ impl Weight {
     pub(crate) fn floats(&self) -> Result<Vec<f32>> {
         match &self.0 {
             Place::Mapped { view, factors } => Ok(widened(view, factors)),
+            Place::Packed(packed) => (packed.unpack)(packed),
             Place::Resident(tensor) => {
                 tensor.flatten_all().and_then(|tensor| tensor.to_vec1()).during("reading a weight")
             }
@@ -90,6 +138,7 @@ impl Weight {
     pub fn shape(&self) -> &[usize] {
         match &self.0 {
             Place::Mapped { view, .. } => view.shape(),
+            Place::Packed(packed) => &packed.shape,
             Place::Resident(tensor) => tensor.dims(),
         }
     }
@@ -98,7 +147,7 @@ impl Weight {
     #[must_use]
     pub fn device(&self) -> Device {
         match &self.0 {
-            Place::Mapped { .. } => Device::Cpu,
+            Place::Mapped { .. } | Place::Packed(_) => Device::Cpu,
             Place::Resident(tensor) => tensor.device().clone(),
         }
     }
@@ -115,6 +164,7 @@ impl Weight {
     pub fn bytes(&self) -> usize {
         match &self.0 {
             Place::Mapped { factors, .. } => factors.iter().map(|of| size_of_val(&**of)).sum(),
+            Place::Packed(packed) => size_of_val(packed.numbers.as_slice()),
             Place::Resident(tensor) => tensor.elem_count() * tensor.dtype().size_in_bytes(),
         }
     }
@@ -124,16 +174,17 @@ impl Weight {
     pub fn mapped_bytes(&self) -> usize {
         match &self.0 {
             Place::Mapped { view, .. } => view.len_bytes(),
-            Place::Resident(_) => 0,
+            Place::Packed(_) | Place::Resident(_) => 0,
         }
     }
 
     /// Heap bytes that one call of [`Weight::tensor`] allocates for numbers; 0 when it is on the
-    /// heap already.
+    /// heap already, in the tensor's order.
     #[must_use]
     pub fn widened_bytes(&self) -> usize {
         match &self.0 {
             Place::Mapped { view, .. } => view.n_elements() * size_of::<f32>(),
+            Place::Packed(packed) => packed.shape.iter().product::<usize>() * size_of::<f32>(),
             Place::Resident(_) => 0,
         }
     }
@@ -168,6 +219,7 @@ impl Weight {
             (Place::Mapped { view: a, factors: f }, Place::Mapped { view: b, factors: g }) => {
                 a.is_same(b) && f == g
             }
+            (Place::Packed(a), Place::Packed(b)) => Arc::ptr_eq(&a.numbers, &b.numbers),
             (Place::Resident(a), Place::Resident(b)) => a.id() == b.id(),
             _ => false,
         }

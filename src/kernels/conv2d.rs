@@ -29,6 +29,8 @@ mod source;
 mod sums;
 #[allow(unsafe_code)] // vector instructions
 mod tile;
+#[allow(unsafe_code)] // addresses of taps
+mod weights;
 mod winograd;
 
 use std::mem::MaybeUninit;
@@ -38,6 +40,7 @@ use candle_core::Tensor;
 use self::correlation::{Correlation, phase_pairs, phases};
 pub(crate) use self::finish::Finish;
 use self::sums::Sums;
+pub(crate) use self::weights::{Weights, packed, unpacked};
 use super::unfold::Unfold;
 use super::{Pass, Real, by_dtype, is_slow_path, planes, share, slice, tensor};
 use crate::error::{During, Error, Result};
@@ -86,7 +89,7 @@ impl Sizes {
     }
 
     fn is_depthwise(&self) -> bool {
-        self.conv.groups == self.c && self.c > 1 && self.unfold.taps() <= depthwise::MOST_TAPS
+        !reads_panels(&self.conv, self.c)
     }
 
     fn x_shape(&self) -> [usize; 4] {
@@ -114,6 +117,11 @@ impl Sizes {
     fn weight_len(&self) -> usize {
         self.conv.outputs * self.depth()
     }
+}
+
+/// Whether outputs of this convolution of `c` channels read [`Weights`] of every kind; else only plain ones.
+pub(crate) fn reads_panels(conv: &Conv2d, c: usize) -> bool {
+    conv.groups != c || c == 1 || conv.k * conv.k > depthwise::MOST_TAPS
 }
 
 fn problem(problem: String) -> Error {
@@ -231,7 +239,8 @@ fn forward_cpu<T: Real>(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogu
         Finish { activation: sizes.conv.activation, bias: bias.as_deref(), residual: residual.as_deref() };
     let (x, w) = (slice::<T>(x)?, slice::<T>(w)?);
     let mut scratch = share::zeros(CONVOLVING, scratch_len::<T>(sizes, rayon::current_num_threads()))?;
-    let fill = |y: &mut [MaybeUninit<T>]| forward_new(sizes, [&x, &w], &finish, (y, &mut scratch));
+    let fill =
+        |y: &mut [MaybeUninit<T>]| forward_new(sizes, (&x, Weights::Plain(&w)), &finish, (y, &mut scratch));
     // SAFETY: a convolution writes all of its outputs.
     #[allow(unsafe_code)]
     let y = unsafe { share::filled(CONVOLVING, sizes.n * sizes.y_len(), fill) };
@@ -241,7 +250,7 @@ fn forward_cpu<T: Real>(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogu
 /// Fills `y`, with [`scratch_len`] elements of scratch.
 pub(crate) fn forward_into<T: Real>(
     sizes: &Sizes,
-    of: [&[T]; 2],
+    of: (&[T], Weights<T>),
     finish: &Finish<T>,
     (y, scratch): (&mut [T], &mut [T]),
 ) {
@@ -251,15 +260,18 @@ pub(crate) fn forward_into<T: Real>(
 /// As [`forward_into`], to memory that nothing was written to yet.
 fn forward_new<T: Real>(
     sizes: &Sizes,
-    [x, w]: [&[T]; 2],
+    (source, weights): (&[T], Weights<T>),
     finish: &Finish<T>,
-    (y, scratch): (&mut [MaybeUninit<T>], &mut [T]),
+    (target, scratch): (&mut [MaybeUninit<T>], &mut [T]),
 ) {
-    if sizes.is_depthwise() {
-        depthwise::forward_into(sizes, [x, w], finish, (y, scratch));
-    } else {
-        let how = &Correlation::forward(sizes);
-        Sums { how, source: x, weight: w, finish, target: y, scratch }.fill();
+    match weights {
+        Weights::Plain(w) if sizes.is_depthwise() => {
+            depthwise::forward_into(sizes, [source, w], finish, (target, scratch));
+        }
+        _ => {
+            let how = &Correlation::forward(sizes);
+            Sums { how, source, weights, finish, target, scratch }.fill();
+        }
     }
 }
 
@@ -273,7 +285,8 @@ fn dx_cpu<T: Real>(sizes: &Sizes, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
         for how in &mut phases(sizes) {
             let (target, scratch) = (&mut dx[..], &mut scratch[..]);
             let finish = &Finish::NONE;
-            Sums { how: &how, source: &dy, weight: &w, finish, target, scratch }.fill();
+            let weights = Weights::Plain(&w);
+            Sums { how: &how, source: &dy, weights, finish, target, scratch }.fill();
         }
     };
     // SAFETY: the phases of an input are all of its positions, and each is written.
@@ -398,12 +411,12 @@ mod tests {
             for set in 0..simd::SETS {
                 let Some(widths) = simd::widths(set) else { continue };
                 let fill = |how: &Correlation, [source, weight]: [&[f32]; 2], target: &mut [f32]| {
-                    let target = share::unwritten(target);
+                    let (target, weights) = (share::unwritten(target), Weights::Plain(weight));
                     let scratch = &mut vec![0.0; how.scratch_len::<f32>(rayon::current_num_threads())];
                     // SAFETY: the job demands nothing beside its processor.
                     #[allow(unsafe_code)]
                     unsafe {
-                        simd::run(set, Sums { how, source, weight, finish: &Finish::NONE, target, scratch })
+                        simd::run(set, Sums { how, source, weights, finish: &Finish::NONE, target, scratch })
                     };
                 };
                 let (mut got_y, mut got_dx) = (vec![0.0; dy.len()], vec![0.0; x.len()]);

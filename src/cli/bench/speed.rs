@@ -10,13 +10,14 @@ use serde_json::json;
 use super::passes::Passes;
 use crate::cli::base::Base;
 use crate::cli::{Console, Global};
+use crate::engine::packing::packed;
 use crate::error::Result;
 use crate::graph::lower::{Lowered, lower};
 use crate::graph::op::Shape;
 use crate::graph::{Graph, Node};
 use crate::kernels::peak;
 use crate::memory::meter;
-use crate::repair::patching::{deploy, deploy_mapped};
+use crate::repair::patching::deploy_mapped;
 use crate::report::speed::{self, Layer, Row, Weights};
 use crate::storage::Patch;
 use crate::zoo::Model;
@@ -118,11 +119,12 @@ impl Subject<'_> {
 
     /// The network as inference runs it.
     fn network(&self, weights: Weights) -> Result<Lowered> {
-        let deployed = match weights {
-            Weights::Heap => deploy(self.model, self.patch)?,
-            Weights::Mapped => deploy_mapped(self.model, self.patch)?,
-        };
-        lower(&deployed.network.joined(0..deployed.network.parts.len()), &deployed.params)
+        let deployed = deploy_mapped(self.model, self.patch)?;
+        let lowered = lower(&deployed.network.joined(0..deployed.network.parts.len()), &deployed.params)?;
+        match weights {
+            Weights::Heap => packed(lowered),
+            Weights::Mapped => Ok(lowered),
+        }
     }
 
     /// Each node with its times, if it has some.

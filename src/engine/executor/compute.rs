@@ -5,9 +5,9 @@ use std::ops::Deref;
 use super::carve::Rest;
 use crate::engine::layout::{Layout, Operand, Step};
 use crate::error::Result;
-use crate::graph::op::{Conv2d, Op, elements};
+use crate::graph::op::{Op, elements};
 use crate::kernels::batch_norm::Numbers;
-use crate::kernels::conv2d::{Finish, Sizes};
+use crate::kernels::conv2d::{Finish, Sizes, Weights};
 use crate::kernels::mix::Softmax;
 use crate::kernels::pool::Windows;
 use crate::kernels::{
@@ -41,12 +41,16 @@ pub(super) fn compute(
         Op::Conv2d(conv) => {
             let bias = conv.bias.then(|| weight(1)).transpose()?;
             let residual = conv.residual.then(|| input(1));
-            convolve(
-                (conv, [n, c, h, w]),
-                [input(0), &weight(0)?],
-                (bias.as_deref(), residual),
-                (y, scratch),
-            )?;
+            let finish = Finish { activation: conv.activation, bias: bias.as_deref(), residual };
+            let sizes = Sizes::of(conv, [n, c, h, w])?;
+            let written = (y, scratch);
+            match in_place(step) {
+                Some(weights) => conv2d::forward_into(&sizes, (input(0), weights), &finish, written),
+                None => {
+                    let weights = &weight(0)?;
+                    conv2d::forward_into(&sizes, (input(0), Weights::Plain(weights)), &finish, written);
+                }
+            }
         }
         Op::Flatten | Op::Identity => {}
         Op::Gate => gate::forward_into([input(1), &weight(0)?], h * w, x, y),
@@ -90,15 +94,11 @@ fn full<'a>(step: &Step, layout: &Layout, input: &impl Fn(usize) -> &'a [f32]) -
     step.in_place.is_none().then(|| input(1 - other_of(step, layout)))
 }
 
-fn convolve(
-    (conv, shape): (&Conv2d, [usize; 4]),
-    [x, w]: [&[f32]; 2],
-    (bias, residual): (Option<&[f32]>, Option<&[f32]>),
-    written: (&mut [f32], &mut [f32]),
-) -> Result<()> {
-    let finish = Finish { activation: conv.activation, bias, residual };
-    conv2d::forward_into(&Sizes::of(conv, shape)?, [x, w], &finish, written);
-    Ok(())
+/// The weight of a convolution where it is, unless it was widened or is a tensor.
+fn in_place<'a>(step: &Step<'a>) -> Option<Weights<'a, f32>> {
+    let Operand { weight, widened: None } = step.weights[0].as_ref()? else { return None };
+    let halves = || weight.halves().map(|(halves, factors)| Weights::Halves(halves, factors));
+    weight.packed().map(Weights::Packed).or_else(halves)
 }
 
 /// Numbers of a weight: in its tensor, or widened in the block.

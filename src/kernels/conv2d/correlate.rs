@@ -21,6 +21,7 @@ use super::correlation::{Correlation, Task};
 use super::source::source;
 use super::sums::{Sums, Target};
 use super::tile::{self, Pixels};
+use super::weights::Weights;
 use crate::kernels::Real;
 use crate::kernels::matmul::pack::{self, Columns, Run};
 use crate::kernels::share::share;
@@ -28,10 +29,10 @@ use crate::kernels::simd::{Isa, Job, Lanes, widened};
 
 impl<T: Real> Job<T> for Sums<'_, T, Correlation> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
-        let Self { how, source, weight, finish, target, scratch } = self;
+        let Self { how, source, weights, finish, target, scratch } = self;
         let target = Target::new(target);
         let panel = how.panel(S::PANEL * S::Register::LANES);
-        let work = Work { how, source, weight, finish, target };
+        let work = Work { how, source, weights, finish, target };
         let tasks = how.tasks(S::PANEL * S::Register::LANES);
         share((scratch, how.lens::<T>().iter().sum()), (tasks, 0..tasks), |scratch, index| {
             // SAFETY: the caller promises the processor, and every task has outputs of its own.
@@ -43,7 +44,7 @@ impl<T: Real> Job<T> for Sums<'_, T, Correlation> {
 struct Work<'a, T> {
     how: &'a Correlation,
     source: &'a [T],
-    weight: &'a [T],
+    weights: Weights<'a, T>,
     finish: &'a Finish<'a, T>,
     target: Target<'a, T>,
 }
@@ -54,7 +55,7 @@ impl<T: Real> Work<'_, T> {
     /// The processor must know the instructions of `S`, and no other task may have these outputs.
     unsafe fn task<S: Isa<Register: Lanes<Element = T>>>(&self, task: &Task, scratch: &mut [T]) {
         let [weights, sums, _] = self.how.lens::<T>();
-        let (weights, scratch) = scratch.split_at_mut(weights);
+        let (packed, scratch) = scratch.split_at_mut(weights);
         let (sums, copy) = scratch.split_at_mut(sums);
         let registers = task.outputs.len().div_ceil(S::Register::LANES);
         let width = registers * S::Register::LANES;
@@ -62,7 +63,7 @@ impl<T: Real> Work<'_, T> {
             let part = first..self.how.inputs.min(first + self.how.part());
             let panel = (task.group, &task.outputs);
             // SAFETY: the caller promises the processor.
-            unsafe { self.how.pack::<T, S>(self.weight, (panel, &part), (weights, width)) };
+            let weights = unsafe { self.how.taps::<T, S>(self.weights, (panel, &part), packed) };
             for (image, sums) in task.images.clone().zip(sums.chunks_exact_mut(self.sums_len(task, width))) {
                 // SAFETY: the caller promises the processor.
                 unsafe { self.sum::<S>(task, (image, &part), weights, (sums, registers), copy) };

@@ -80,7 +80,7 @@ impl Cut {
         let panel = outputs.div_ceil(outputs.div_ceil(widest).max(1)).max(1);
         let (width, panels) = (panel.next_multiple_of(lanes), outputs.div_ceil(panel));
         let axes = [oh, ow].map(|outputs| Axis::forward(conv.window(), outputs));
-        let by_tiles = ByTiles::of([unfold.h, unfold.w], axes, [c, outputs]);
+        let by_tiles = ByTiles::of([unfold.h, unfold.w], axes, [c, outputs], n);
         let most = by_tiles.map_or(BLOCK / (width * unfold.taps()).max(1), |_| CHANNELS).clamp(1, c.max(1));
         let large = c.div_ceil(most).max(1);
         let parts = TASKS.div_ceil(large * panels.max(1) * conv.groups).clamp(1, n.max(1));

@@ -1,5 +1,4 @@
-//! What every way of summing over windows has: what it reads, its weights in the order in which the
-//! innermost loops read them, and what it writes.
+//! What every way of summing over windows has: what it reads and what it writes.
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -7,17 +6,15 @@ use std::ops::Range;
 
 use super::Finish;
 use super::correlation::Correlation;
+use super::weights::Weights;
 use super::winograd::Winograd;
 use crate::kernels::Real;
-use crate::kernels::matmul::Matrix;
-use crate::kernels::matmul::pack;
-use crate::kernels::simd::{Isa, Lanes};
 
 /// Fills the target positions of a correlation in the way `how`, with its scratch.
 pub(super) struct Sums<'a, T, H> {
     pub(super) how: &'a H,
     pub(super) source: &'a [T],
-    pub(super) weight: &'a [T],
+    pub(super) weights: Weights<'a, T>,
     pub(super) finish: &'a Finish<'a, T>,
     /// Every position of the target is written, whatever it holds.
     pub(super) target: &'a mut [MaybeUninit<T>],
@@ -27,16 +24,16 @@ pub(super) struct Sums<'a, T, H> {
 impl<T: Real> Sums<'_, T, Correlation> {
     /// Does it in the fastest way by the best instructions there are.
     pub(super) fn fill(self) {
-        let Self { how, source, weight, finish, target, scratch } = self;
+        let Self { how, source, weights, finish, target, scratch } = self;
         let [from, to] = [how.source, how.target].map(|plane| how.images * how.groups * plane[0] * plane[1]);
         assert_eq!(source.len(), how.inputs * from, "source");
         assert_eq!(target.len(), how.outputs * to, "target");
-        assert_eq!(weight.len(), how.groups * how.inputs * how.outputs * how.k * how.k, "weight");
+        assert_eq!(weights.len(), how.weight_len(&weights), "weights");
         match &Winograd::of(how) {
             // SAFETY: the job demands nothing beside its processor.
-            Some(how) => unsafe { T::dispatch(Sums { how, source, weight, finish, target, scratch }) },
+            Some(how) => unsafe { T::dispatch(Sums { how, source, weights, finish, target, scratch }) },
             // SAFETY: as above.
-            None => unsafe { T::dispatch(Sums { how, source, weight, finish, target, scratch }) },
+            None => unsafe { T::dispatch(Sums { how, source, weights, finish, target, scratch }) },
         }
     }
 }
@@ -75,41 +72,5 @@ impl<'a, T> Target<'a, T> {
     pub(super) unsafe fn run(&self, run: Range<usize>) -> &mut [T] {
         // SAFETY: the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.at(run.start), run.len()) }
-    }
-}
-
-impl Correlation {
-    /// Copies the weights of some output channels of a group and a part of its input channels:
-    /// `[c][taps][width]`.
-    ///
-    /// # Safety
-    ///
-    /// The processor must know the instructions of `S`.
-    pub(super) unsafe fn pack<T: Real, S: Isa<Register: Lanes<Element = T>>>(
-        &self,
-        weight: &[T],
-        ((group, outputs), part): ((usize, &Range<usize>), &Range<usize>),
-        (to, width): (&mut [T], usize),
-    ) {
-        let taps = self.k * self.k;
-        let [output, input] = self.strides;
-        let weight = &weight[group * self.inputs * self.outputs * taps + outputs.start * output..];
-        if output == 1 {
-            // Single taps whose outputs stand side by side already.
-            let (data, cols) = (&weight[part.start * input..], outputs.len());
-            let matrix = Matrix { data, rows: part.len(), cols, row_stride: input, col_stride: 1 };
-            // SAFETY: the caller promises the processor.
-            return unsafe { pack::rows::<S>(to, matrix, width) };
-        }
-        // Where taps of all channels follow one another, they are rows of one matrix.
-        let (rows, at_once) = if input == taps { (taps * part.len(), part.len()) } else { (taps, 1) };
-        let channels = part.clone().step_by(at_once.max(1));
-        for (c, to) in channels.zip(to.chunks_exact_mut(rows * width)) {
-            let cols = outputs.len();
-            let data = &weight[c * input..];
-            let matrix = Matrix { data, rows, cols, row_stride: 1, col_stride: output };
-            // SAFETY: the caller promises the processor.
-            unsafe { pack::rows::<S>(to, matrix, width) };
-        }
     }
 }

@@ -52,8 +52,15 @@ const COPIED: usize = 8;
 /// Elements between points, so that they do not compete for the same places of a cache.
 const GAP: usize = 16;
 
-/// Whether products are saved, and enough of them, with these channels in and out.
-fn is_worth_it(channels: [usize; 2], strips: &Strips) -> bool {
+/// What a window at the points costs, in products of a register.
+const WINDOW: usize = 128;
+
+/// Whether half of the products are saved at least, with these channels in and out, and for so many
+/// images more than what the windows cost.
+fn is_worth_it(channels: [usize; 2], strips: &Strips, images: usize) -> bool {
     let [[h, w], tiles] = [strips.outputs(), strips.tiles];
-    channels.iter().all(|&n| n >= LEAST) && 2 * POINTS * tiles[0] * tiles[1] <= 9 * h * w
+    let (products, without) = (POINTS * tiles[0] * tiles[1], 9 * h * w);
+    channels.iter().all(|&n| n >= LEAST)
+        && 2 * products <= without
+        && WINDOW + images * products <= images * without
 }

@@ -1,10 +1,11 @@
 //! Copies of parts of a matrix, in the order in which the innermost loops read them.
 
-use super::Matrix;
-use crate::kernels::simd::{Isa, Kernel, Lanes, Num};
+use std::marker::PhantomData;
 
-/// Most registers of one side of a block that is transposed: those of AVX-512.
-const MOST: usize = 16;
+use half::f16;
+
+use super::Matrix;
+use crate::kernels::simd::{Isa, Kernel, Lanes, MOST, Num};
 
 /// Copies `matrix` to `to` row by row, `width` elements a row: missing columns become 0. `width` is a
 /// multiple of a register.
@@ -66,38 +67,100 @@ pub(crate) struct Columns<T> {
 /// The processor must know the instructions of `S`. For each element of a run there must be room for an
 /// element of every run, up to whole registers if `whole`, and nothing else may have it.
 pub(crate) unsafe fn transposed<S: Isa>(from: Run<Num<S>>, length: usize, to: Columns<Num<S>>) {
+    // SAFETY: the caller's promise.
+    unsafe { transposed_as::<S, AsTheyAre>(from, length, to) };
+}
+
+/// As [`transposed`], of runs in half precision, which are widened.
+///
+/// # Panics
+///
+/// As there.
+///
+/// # Safety
+///
+/// As there.
+pub(crate) unsafe fn transposed_halves<S: Isa>(from: Run<f16>, length: usize, to: Columns<Num<S>>) {
+    // SAFETY: the caller's promise.
+    unsafe { transposed_as::<S, Halves>(from, length, to) };
+}
+
+/// # Safety
+///
+/// As [`transposed`].
+unsafe fn transposed_as<S: Isa, L: Load<S::Register>>(
+    from: Run<L::From>,
+    length: usize,
+    to: Columns<Num<S>>,
+) {
     if from.n == 0 || length == 0 {
         return;
     }
     assert!((from.n - 1) * from.stride + length <= from.from.len(), "runs reach past their slice");
     // SAFETY: the caller promises the processor and what is written; what is read lies within the slice.
-    unsafe { S::vectorize(Transposed { from, length, to }) };
+    unsafe { S::vectorize(Transposed::<_, _, L> { from, length, to, by: PhantomData }) };
 }
 
-struct Transposed<'a, T> {
-    from: Run<'a, T>,
+/// How numbers come into a register.
+trait Load<V: Lanes> {
+    type From;
+
+    /// The `n` numbers from `from` on.
+    ///
+    /// # Safety
+    ///
+    /// As [`Lanes::load_first`].
+    unsafe fn load(from: *const Self::From, n: usize) -> V;
+}
+
+struct AsTheyAre;
+
+impl<V: Lanes> Load<V> for AsTheyAre {
+    type From = V::Element;
+
+    #[inline(always)]
+    unsafe fn load(from: *const V::Element, n: usize) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::load_first(from, n) }
+    }
+}
+
+struct Halves;
+
+impl<V: Lanes> Load<V> for Halves {
+    type From = f16;
+
+    #[inline(always)]
+    unsafe fn load(from: *const f16, n: usize) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::load_first_halves(from, n) }
+    }
+}
+
+struct Transposed<'a, F, T, L> {
+    from: Run<'a, F>,
     length: usize,
     to: Columns<T>,
+    by: PhantomData<L>,
 }
 
-impl<V: Lanes> Kernel<V> for Transposed<'_, V::Element> {
+impl<V: Lanes, L: Load<V>> Kernel<V> for Transposed<'_, L::From, V::Element, L> {
     #[inline(always)]
     unsafe fn run(self) {
-        let Self { from, length, to } = &self;
-        let length = *length;
-        for first in (0..from.n).step_by(V::LANES) {
-            let runs = V::LANES.min(from.n - first);
+        let Self { from: runs, length, to, .. } = self;
+        for first in (0..runs.n).step_by(V::LANES) {
+            let n_runs = V::LANES.min(runs.n - first);
             for start in (0..length).step_by(V::LANES) {
                 let n = V::LANES.min(length - start);
-                let from = from.from.as_ptr().wrapping_add(first * from.stride + start);
+                let from = runs.from.as_ptr().wrapping_add(first * runs.stride + start);
                 let to_start = to.to.wrapping_add(start * to.stride + first);
                 // SAFETY: the caller promises the processor.
                 let mut block = [unsafe { V::zero() }; MOST];
-                if (runs, n) == (V::LANES, V::LANES) {
+                if (n_runs, n) == (V::LANES, V::LANES) {
                     // Counts that the compiler knows, so that the block stays in registers.
                     for (i, register) in block[..V::LANES].iter_mut().enumerate() {
                         // SAFETY: the caller promises the elements of each run.
-                        *register = unsafe { V::load(from.wrapping_add(i * self.from.stride)) };
+                        *register = unsafe { L::load(from.wrapping_add(i * runs.stride), V::LANES) };
                     }
                     V::transpose(&mut block[..V::LANES]);
                     for (j, register) in block[..V::LANES].iter().enumerate() {
@@ -106,12 +169,12 @@ impl<V: Lanes> Kernel<V> for Transposed<'_, V::Element> {
                     }
                     continue;
                 }
-                for (i, register) in block.iter_mut().enumerate().take(runs) {
+                for (i, register) in block.iter_mut().enumerate().take(n_runs) {
                     // SAFETY: the caller promises `length` elements of each run.
-                    *register = unsafe { V::load_first(from.wrapping_add(i * self.from.stride), n) };
+                    *register = unsafe { L::load(from.wrapping_add(i * runs.stride), n) };
                 }
                 V::transpose(&mut block[..V::LANES]);
-                let written = if to.whole { V::LANES } else { runs };
+                let written = if to.whole { V::LANES } else { n_runs };
                 for (j, register) in block.iter().enumerate().take(n) {
                     // SAFETY: the caller promises place for whole registers or for each run.
                     unsafe { register.store_first(to_start.wrapping_add(j * to.stride), written) };

@@ -2,6 +2,11 @@
 
 use std::ops::AddAssign;
 
+use half::f16;
+
+/// Most lanes of a register.
+pub(crate) const MOST: usize = 16;
+
 /// A register of [`LANES`](Self::LANES) numbers.
 ///
 /// Only the `unsafe` functions make a register, and each of them demands a processor that knows
@@ -35,6 +40,13 @@ pub(crate) trait Lanes: Copy {
     ///
     /// As [`zero`](Self::zero), and `LANES` numbers from `from` on must be readable.
     unsafe fn load(from: *const Self::Element) -> Self;
+
+    /// The numbers of half precision from `from` on.
+    ///
+    /// # Safety
+    ///
+    /// As [`zero`](Self::zero), and `LANES` numbers from `from` on must be readable.
+    unsafe fn load_halves(from: *const f16) -> Self;
 
     /// The `n` numbers from `from` on, then zeros. `n` is at least 1 and at most `LANES`.
     ///
@@ -70,6 +82,26 @@ pub(crate) trait Lanes: Copy {
         }
         // SAFETY: the caller's promise.
         unsafe { Self::load_part(from, n) }
+    }
+
+    /// As [`load_first`](Self::load_first), of numbers of half precision.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    #[inline(always)]
+    unsafe fn load_first_halves(from: *const f16, n: usize) -> Self {
+        if n == Self::LANES {
+            // SAFETY: the caller promises `n` numbers.
+            return unsafe { Self::load_halves(from) };
+        }
+        let mut halves = [f16::ZERO; MOST];
+        for (i, half) in halves.iter_mut().enumerate().take(n) {
+            // SAFETY: the caller promises `n` numbers.
+            *half = unsafe { *from.wrapping_add(i) };
+        }
+        // SAFETY: the caller promises the processor, and no register has more lanes.
+        unsafe { Self::load_halves(halves.as_ptr()) }
     }
 
     /// [`store_part`](Self::store_part), by [`store`](Self::store) where that writes no more.

@@ -17,7 +17,7 @@ mod native;
 use portable as native;
 
 use lanes::Widths;
-pub(crate) use lanes::{Element, Isa, Job, Kernel, Lanes, Num};
+pub(crate) use lanes::{Element, Isa, Job, Kernel, Lanes, MOST, Num};
 use portable::Portable;
 
 /// Sets of instructions, the fastest first; the last is of every processor.

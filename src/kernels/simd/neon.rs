@@ -2,6 +2,8 @@
 
 use std::arch::aarch64::*;
 
+use half::f16;
+
 use super::lanes::{Isa, Job, Kernel, Lanes};
 
 /// Sets of instructions this module has.
@@ -41,6 +43,14 @@ impl Lanes for float32x4_t {
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller's promise.
         unsafe { vld1q_f32(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_halves(from: *const f16) -> Self {
+        // SAFETY: the caller's promise; an array needs no more alignment than its elements.
+        let numbers = unsafe { *from.cast::<[f16; 4]>() }.map(f16::to_f32);
+        // SAFETY: four numbers are four numbers.
+        unsafe { vld1q_f32(numbers.as_ptr()) }
     }
 
     #[inline(always)]

@@ -4,13 +4,15 @@ use std::array;
 use std::marker::PhantomData;
 use std::ops::Mul;
 
+use half::f16;
+
 use super::lanes::{Element, Isa, Kernel, Lanes};
 
 /// Four numbers.
 #[derive(Clone, Copy)]
 pub(crate) struct Four<T>([T; 4]);
 
-impl<T: Element + Mul<Output = T>> Lanes for Four<T> {
+impl<T: Element + From<f32> + Mul<Output = T>> Lanes for Four<T> {
     type Element = T;
     const LANES: usize = 4;
     const IS_MASKED: bool = false;
@@ -30,6 +32,13 @@ impl<T: Element + Mul<Output = T>> Lanes for Four<T> {
     unsafe fn load(from: *const T) -> Self {
         // SAFETY: the caller's promise; an array needs no more alignment than its elements.
         Self(unsafe { *from.cast::<[T; 4]>() })
+    }
+
+    #[inline(always)]
+    unsafe fn load_halves(from: *const f16) -> Self {
+        // SAFETY: the caller's promise; an array needs no more alignment than its elements.
+        let halves = unsafe { *from.cast::<[f16; 4]>() };
+        Self(halves.map(|half| T::from(half.to_f32())))
     }
 
     #[inline(always)]
@@ -83,7 +92,7 @@ impl<T: Element + Mul<Output = T>> Lanes for Four<T> {
 /// Whatever the compiler may assume of every processor.
 pub(crate) struct Portable<T>(PhantomData<T>);
 
-impl<T: Element + Mul<Output = T>> Isa for Portable<T> {
+impl<T: Element + From<f32> + Mul<Output = T>> Isa for Portable<T> {
     type Register = Four<T>;
     const REGISTERS: usize = 2;
     const ROWS: usize = 4;

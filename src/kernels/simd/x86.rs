@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use half::f16;
+
 use super::lanes::{Isa, Job, Kernel, Lanes};
 
 /// Sets of instructions this module has, the fastest first.
@@ -13,7 +15,9 @@ pub(super) const SETS: usize = 2;
 ///
 /// What the job demands beside its processor.
 pub(super) unsafe fn run(set: usize, job: impl Job<f32>) -> bool {
-    let has_avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let has_avx2 = is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c");
     match set {
         0 if has_avx2 && is_x86_feature_detected!("avx512f") => {
             // SAFETY: the processor knows the instructions; the rest is the caller's promise.
@@ -52,6 +56,14 @@ impl Lanes for __m512 {
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller's promise.
         unsafe { _mm512_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_halves(from: *const f16) -> Self {
+        // SAFETY: the caller's promise; AVX-512 includes AVX.
+        let halves = unsafe { _mm256_loadu_si256(from.cast()) };
+        // SAFETY: the caller promises AVX-512.
+        unsafe { _mm512_cvtph_ps(halves) }
     }
 
     #[inline(always)]
@@ -171,6 +183,14 @@ impl Lanes for __m256 {
     }
 
     #[inline(always)]
+    unsafe fn load_halves(from: *const f16) -> Self {
+        // SAFETY: the caller's promise; AVX2 includes SSE2.
+        let halves = unsafe { _mm_loadu_si128(from.cast()) };
+        // SAFETY: the caller promises F16C.
+        unsafe { _mm256_cvtph_ps(halves) }
+    }
+
+    #[inline(always)]
     unsafe fn load_part(from: *const f32, n: usize) -> Self {
         // SAFETY: the caller promises AVX2.
         let mask = unsafe { first_of_8(n) };
@@ -273,7 +293,7 @@ impl Isa for Avx512 {
     }
 }
 
-/// Sixteen registers of eight numbers, with fused multiply-add.
+/// Sixteen registers of eight numbers, with fused multiply-add and half precision.
 struct Avx2;
 
 impl Isa for Avx2 {
@@ -283,7 +303,7 @@ impl Isa for Avx2 {
     const TALL: usize = 8;
     const PANEL: usize = 2;
 
-    #[target_feature(enable = "avx2,fma")]
+    #[target_feature(enable = "avx2,f16c,fma")]
     unsafe fn vectorize<K: Kernel<__m256>>(kernel: K) {
         // SAFETY: the caller's promise.
         unsafe { kernel.run() }

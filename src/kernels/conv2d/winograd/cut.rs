@@ -46,7 +46,7 @@ impl Winograd {
     /// The cut of these sums, if they are of this kind and worth it.
     pub(in super::super) fn of(how: &Correlation) -> Option<Self> {
         let cut = Self::cut(how)?;
-        is_worth_it([how.inputs, how.outputs], &cut.strips).then_some(cut)
+        is_worth_it([how.inputs, how.outputs], &cut.strips, how.images).then_some(cut)
     }
 
     /// The cut of these sums, if they are of this kind.

@@ -41,8 +41,13 @@ impl<T> Read<'_, T> {
 
 impl ByTiles {
     /// Those of the windows of a convolution with these channels in and out, if it is worth it.
-    pub(in super::super) fn of(source: [usize; 2], axes: [Axis; 2], channels: [usize; 2]) -> Option<Self> {
-        Strips::of(source, axes).filter(|strips| is_worth_it(channels, strips)).map(Self)
+    pub(in super::super) fn of(
+        source: [usize; 2],
+        axes: [Axis; 2],
+        channels: [usize; 2],
+        images: usize,
+    ) -> Option<Self> {
+        Strips::of(source, axes).filter(|strips| is_worth_it(channels, strips, images)).map(Self)
     }
 
     /// Strips that are multiplied together, of `images` images.

@@ -12,17 +12,18 @@ use crate::kernels::conv2d::Finish;
 use crate::kernels::conv2d::correlation::Correlation;
 use crate::kernels::conv2d::sums::{Sums, Target};
 use crate::kernels::conv2d::tile::{self, Pixels};
+use crate::kernels::conv2d::weights::Weights;
 use crate::kernels::matmul::pack::{self, Columns, Run};
 use crate::kernels::share::share;
 use crate::kernels::simd::{Isa, Job, Lanes, widened};
 
 impl<T: Real> Job<T> for Sums<'_, T, Winograd> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
-        let Self { how, source, weight, finish, target, scratch } = self;
+        let Self { how, source, weights, finish, target, scratch } = self;
         let widths = [1, S::PANEL].map(|registers| registers * S::Register::LANES);
         let (tasks, lens) = (how.tasks(widths[1]), how.lens(widths));
         let (target, points) = (Target::new(target), &Points::new());
-        let work = Work { cut: how, how: &how.how, source, weight, finish, target, lens, points };
+        let work = Work { cut: how, how: &how.how, source, weights, finish, target, lens, points };
         share((scratch, lens.sum()), (tasks, 0..tasks), |scratch, index| {
             // SAFETY: the caller promises the processor, and every task has outputs of its own.
             unsafe { work.task::<S>(&how.task(index, widths[1]), scratch) };
@@ -34,7 +35,7 @@ struct Work<'a, T> {
     cut: &'a Winograd,
     how: &'a Correlation,
     source: &'a [T],
-    weight: &'a [T],
+    weights: Weights<'a, T>,
     finish: &'a Finish<'a, T>,
     target: Target<'a, T>,
     lens: Lens,
@@ -88,7 +89,7 @@ impl<T: Real> Work<'_, T> {
         &self,
         task: &Task,
         part: &Range<usize>,
-        (taps, to): (&mut [T], &mut [T]),
+        (copies, to): (&mut [T], &mut [T]),
     ) {
         let width = task.outputs.len().next_multiple_of(S::Register::LANES);
         let flipped = self.cut.strips.flipped();
@@ -96,8 +97,8 @@ impl<T: Real> Work<'_, T> {
             let copied = first..part.end.min(first + COPIED);
             let panel = (task.group, &task.outputs);
             // SAFETY: the caller promises the processor.
-            unsafe { self.how.pack::<T, S>(self.weight, (panel, &copied), (taps, width)) };
-            for (i, taps) in taps.chunks_exact(9 * width).enumerate().take(copied.len()) {
+            let taps = unsafe { self.how.taps::<T, S>(self.weights, (panel, &copied), copies) };
+            for (i, taps) in taps.chunks_exact(9 * width).enumerate() {
                 let to = to[(first - part.start + i) * width..].as_mut_ptr();
                 let (point, from) = (self.lens.points[0], taps.as_ptr());
                 let kernel = Windows { points: self.points, from, to, point, width, flipped };
@@ -211,7 +212,8 @@ mod tests {
         // What is read before it is written shows.
         let mut scratch = vec![T::from_f64(f64::NAN); cut.scratch_len::<T>(3)];
         let (finish, target_of, scratch) = (&Finish::NONE, unwritten(&mut target), &mut scratch[..]);
-        run(Sums { how: cut, source, weight, finish, target: target_of, scratch });
+        let weights = Weights::Plain(weight);
+        run(Sums { how: cut, source, weights, finish, target: target_of, scratch });
         target
     }
 
