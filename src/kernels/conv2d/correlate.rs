@@ -55,15 +55,21 @@ impl<T: Real> Work<'_, T> {
     /// The processor must know the instructions of `S`, and no other task may have these outputs.
     unsafe fn task<S: Isa<Register: Lanes<Element = T>>>(&self, task: &Task, scratch: &mut [T]) {
         let [weights, sums, _] = self.how.lens::<T>();
-        let (packed, scratch) = scratch.split_at_mut(weights);
+        let (copied, scratch) = scratch.split_at_mut(weights);
         let (sums, copy) = scratch.split_at_mut(sums);
         let registers = task.outputs.len().div_ceil(S::Register::LANES);
         let width = registers * S::Register::LANES;
         for first in (0..self.how.inputs).step_by(self.how.part()) {
             let part = first..self.how.inputs.min(first + self.how.part());
-            let panel = (task.group, &task.outputs);
-            // SAFETY: the caller promises the processor.
-            let weights = unsafe { self.how.taps::<T, S>(self.weights, (panel, &part), packed) };
+            let of = ((task.group, &task.outputs), &part);
+            let weights = match self.how.taps(self.weights, of) {
+                Some(taps) => taps,
+                None => {
+                    // SAFETY: the caller promises the processor.
+                    unsafe { self.how.copy_taps::<T, S>(self.weights, of, copied) };
+                    &*copied
+                }
+            };
             for (image, sums) in task.images.clone().zip(sums.chunks_exact_mut(self.sums_len(task, width))) {
                 // SAFETY: the caller promises the processor.
                 unsafe { self.sum::<S>(task, (image, &part), weights, (sums, registers), copy) };

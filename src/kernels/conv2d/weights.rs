@@ -57,46 +57,54 @@ impl Correlation {
         whole * panel.next_multiple_of(lanes) + (self.outputs % panel).next_multiple_of(lanes)
     }
 
-    /// The weights of a panel, some output channels of a group, and a part of its input channels:
-    /// `[c][taps][width]`, copied to `to` unless they lie so already.
+    /// The weights of a panel, some output channels of a group, and a part of its input channels where they
+    /// lie `[c][taps][width]` already.
+    pub(super) fn taps<'a, T: Real>(
+        &self,
+        weights: Weights<'a, T>,
+        ((group, outputs), part): ((usize, &Range<usize>), &Range<usize>),
+    ) -> Option<&'a [T]> {
+        let Weights::Packed(all) = weights else { return None };
+        let ([lanes, widest], taps) = (T::widths(), self.k * self.k);
+        let (panel, width) = (self.panel(widest), outputs.len().next_multiple_of(lanes));
+        let before = group * self.group_width::<T>() + outputs.start / panel * panel.next_multiple_of(lanes);
+        Some(&all[(before * self.inputs + part.start * width) * taps..][..part.len() * taps * width])
+    }
+
+    /// Copies them to the start of `to`, from wherever they are.
     ///
     /// # Safety
     ///
     /// The processor must know the instructions of `S`.
-    pub(super) unsafe fn taps<'a, T: Real, S: Isa<Register: Lanes<Element = T>>>(
+    pub(super) unsafe fn copy_taps<T: Real, S: Isa<Register: Lanes<Element = T>>>(
         &self,
-        weights: Weights<'a, T>,
-        ((group, outputs), part): ((usize, &Range<usize>), &Range<usize>),
-        to: &'a mut [T],
-    ) -> &'a [T] {
-        let (taps, lanes) = (self.k * self.k, S::Register::LANES);
-        let width = outputs.len().next_multiple_of(lanes);
-        let len = part.len() * taps * width;
+        weights: Weights<T>,
+        (panel, part): ((usize, &Range<usize>), &Range<usize>),
+        to: &mut [T],
+    ) {
+        let (taps, (group, outputs)) = (self.k * self.k, panel);
+        let width = outputs.len().next_multiple_of(S::Register::LANES);
+        let to = &mut to[..part.len() * taps * width];
         let [output, input] = self.strides;
         let first = group * self.inputs * self.outputs * taps + outputs.start * output;
         match weights {
-            Weights::Packed(all) => {
-                let panel = self.panel(S::PANEL * lanes);
-                let before = group * self.group_width::<T>()
-                    + outputs.start / panel.max(1) * panel.next_multiple_of(lanes);
-                return &all[(before * self.inputs + part.start * width) * taps..][..len];
-            }
             Weights::Halves(all, factors) => {
                 let from = &all[first + part.start * input..];
                 let from = Run { from, stride: output, n: outputs.len() };
-                let start = to[..len].as_mut_ptr();
-                let columns = Columns { to: start, stride: width, whole: true };
+                let columns = Columns { to: to.as_mut_ptr(), stride: width, whole: true };
                 // SAFETY: the caller promises the processor; there is a row of `width` for each tap.
                 unsafe { pack::transposed_halves::<S>(from, taps * part.len(), columns) };
                 let channels = group * self.outputs + outputs.start..group * self.outputs + outputs.end;
                 for factors in factors.iter().map(|all| &all[channels.clone()]) {
-                    widened(|| multiply(&mut to[..len], width, factors));
+                    widened(|| multiply(to, width, factors));
                 }
+            }
+            Weights::Packed(_) => {
+                self.taps(weights, (panel, part)).into_iter().for_each(|taps| to.copy_from_slice(taps));
             }
             // SAFETY: the caller promises the processor.
             Weights::Plain(all) => unsafe { self.pack::<T, S>(&all[first..], (outputs, part), to, width) },
         }
-        &to[..len]
     }
 
     /// # Safety
@@ -164,13 +172,15 @@ impl<T: Real> Job<T> for Pack<'_, T> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
         let Self { how, weight, mut to } = self;
         let panel = how.panel(S::PANEL * S::Register::LANES);
+        let depth = how.inputs * how.k * how.k;
         for group in 0..how.groups {
             for first in (0..how.outputs).step_by(panel) {
                 let outputs = first..how.outputs.min(first + panel);
                 let of = ((group, &outputs), &(0..how.inputs));
                 // SAFETY: the caller promises the processor.
-                let len = unsafe { how.taps::<T, S>(Weights::Plain(weight), of, to) }.len();
-                to = &mut std::mem::take(&mut to)[len..];
+                unsafe { how.copy_taps::<T, S>(Weights::Plain(weight), of, to) };
+                let width = outputs.len().next_multiple_of(S::Register::LANES);
+                to = &mut std::mem::take(&mut to)[depth * width..];
             }
         }
     }
