@@ -64,6 +64,7 @@ impl<T: Real> Job<T> for Targets<'_, T> {
         let ([copy_len, sums_len], [h, w], k) = (Self::lens(how), how.source, how.kernel_len);
         let (planes, work) =
             (target.len() / pixels.max(1), target.chunks_exact_mut(pixels.max(1)).enumerate());
+        scratch.fill(T::zero());
         share((scratch, copy_len + sums_len), (planes, work), |scratch, (index, target)| {
             let (copy, sums) = scratch.split_at_mut(copy_len);
             let channel = index % channels;
@@ -73,8 +74,9 @@ impl<T: Real> Job<T> for Targets<'_, T> {
             };
             let mut add = |sums: &mut [T]| {
                 for term in 0..count {
-                    how.copy(&source[(first + term) * h * w..][..h * w], copy);
                     let kernel = &weight[(kernel + term) * k..][..k];
+                    // SAFETY: the caller promises the processor.
+                    unsafe { how.copy::<S>(&source[(first + term) * h * w..][..h * w], copy) };
                     // SAFETY: the caller promises the processor.
                     unsafe { how.sum::<S, T>((copy, kernel), sums, term > 0) };
                 }
@@ -106,10 +108,12 @@ impl<T: Real> Job<T> for Weights<'_, T> {
         let Self { sizes, how, dy, x, dw, scratch } = self;
         let ([x_len, y_len], outputs) = (sizes.planes(), sizes.conv.outputs);
         let work = dw.chunks_exact_mut(sizes.unfold.taps()).enumerate();
+        scratch.fill(T::zero());
         share((scratch, how.copy_len::<T>()), (outputs, work), |copy, (o, dw)| {
             dw.fill(T::zero());
             for i in 0..sizes.n {
-                how.copy(&x[(i * sizes.c + o / sizes.multiplier()) * x_len..][..x_len], copy);
+                // SAFETY: the caller promises the processor.
+                unsafe { how.copy::<S>(&x[(i * sizes.c + o / sizes.multiplier()) * x_len..][..x_len], copy) };
                 // SAFETY: the caller promises the processor.
                 unsafe { how.add_weights::<S, T>((copy, &dy[(i * outputs + o) * y_len..][..y_len]), dw) };
             }

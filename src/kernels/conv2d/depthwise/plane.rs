@@ -1,10 +1,12 @@
 //! Where the windows of one plane lie, and its copy.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use crate::kernels::Real;
 use crate::kernels::conv2d::Sizes;
 use crate::kernels::conv2d::axis::Axis;
+use crate::kernels::simd::{Isa, Kernel, Lanes, Num};
 
 /// Most taps of a kernel: seven by seven.
 pub(in crate::kernels::conv2d) const MOST_TAPS: usize = 49;
@@ -92,27 +94,66 @@ impl Plane {
         self.axes[0].outputs * self.axes[1].outputs
     }
 
-    /// Copies a plane of the source.
-    pub(super) fn copy<T: Real>(&self, plane: &[T], to: &mut [T]) {
+    /// Copies the pixels of a plane of the source. What is around them was cleared before, once for all planes.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `S`.
+    pub(super) unsafe fn copy<S: Isa>(&self, plane: &[Num<S>], to: &mut [Num<S>]) {
         let [h, w] = self.source;
         let [down, across] = &self.axes;
-        let (ys, xs) = (down.reads(&(0..down.outputs)), across.reads(&(0..across.outputs)));
-        to.fill(T::zero());
-        for (y, to) in ys.zip(to.chunks_exact_mut(self.row().max(1))) {
-            let Some(y) = usize::try_from(y).ok().filter(|&y| y < h) else { continue };
-            let row = &plane[y * w..][..w];
-            let first = xs.start.max(0) as usize;
-            let row = row.get(first..w.min(xs.end.max(0) as usize)).unwrap_or_default();
-            if row.is_empty() {
-                continue;
+        // Rows and columns that are read, cut at the edges of the plane.
+        let inside = |reads: Range<isize>, n: usize| {
+            let clamp = |at: isize| at.clamp(0, n as isize) as usize;
+            (clamp(reads.start)..clamp(reads.end), reads.start)
+        };
+        let (ys, top) = inside(down.reads(&(0..down.outputs)), h);
+        let (xs, left) = inside(across.reads(&(0..across.outputs)), w);
+        if ys.is_empty() || xs.is_empty() {
+            return;
+        }
+        let [y, x] = [(ys.start, top), (xs.start, left)].map(|(at, first)| (at as isize - first) as usize);
+        let from = &plane[ys.start * w + xs.start..(ys.end - 1) * w + xs.end];
+        let to = &mut to[y * self.row()..(y + ys.len()) * self.row()];
+        if across.stride == 1 {
+            let strides = [w, self.row()];
+            let to = to[x..].as_mut_ptr();
+            // SAFETY: the caller promises the processor; both have all rows.
+            return unsafe {
+                S::vectorize(Rows { from: from.as_ptr(), to, strides, size: [ys.len(), xs.len()] })
+            };
+        }
+        for (from, to) in from.chunks(w).zip(to.chunks_exact_mut(self.row())) {
+            for (q, &pixel) in (x..).zip(&from[..xs.len()]) {
+                to[q % across.stride * self.run + q / across.stride] = pixel;
             }
-            let at = (first as isize - xs.start) as usize;
-            if across.stride == 1 {
-                to[at..at + row.len()].copy_from_slice(row);
-            } else {
-                for (q, &x) in (at..).zip(row) {
-                    to[q % across.stride * self.run + q / across.stride] = x;
-                }
+        }
+    }
+}
+
+/// Copies short rows, for which a call each takes longer than the copy.
+struct Rows<T> {
+    from: *const T,
+    to: *mut T,
+    /// From a row to the next.
+    strides: [usize; 2],
+    /// Rows, and pixels of a row.
+    size: [usize; 2],
+}
+
+impl<V: Lanes> Kernel<V> for Rows<V::Element> {
+    /// All rows must be readable and writable.
+    #[inline(always)]
+    unsafe fn run(self) {
+        let Self { from, to, strides, size: [rows, n] } = self;
+        for row in 0..rows {
+            let (from, to) = (from.wrapping_add(row * strides[0]), to.wrapping_add(row * strides[1]));
+            for x in (0..n).step_by(V::LANES) {
+                let n = V::LANES.min(n - x);
+                // SAFETY: the caller promises the rows.
+                let pixels = unsafe { V::load_first(from.wrapping_add(x), n) };
+                // SAFETY: as above.
+                unsafe { pixels.store_first(to.wrapping_add(x), n) };
             }
         }
     }
