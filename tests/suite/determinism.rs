@@ -27,7 +27,7 @@ pub(crate) fn noise(n: usize, seed: u64) -> Images {
 
 /// Runs `body` on one, two and three threads, and fails unless all results are equal.
 #[track_caller]
-fn assert_same_on_any_threads<R: PartialEq + Send>(body: impl Fn() -> R + Sync) -> R {
+pub(crate) fn assert_same_on_any_threads<R: PartialEq + Send>(body: impl Fn() -> R + Sync) -> R {
     let on = |threads| {
         let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {

@@ -5,7 +5,7 @@
 //! - [`lowering`]: the same function in fewer nodes.
 //! - [`levers`]: the same patch with less memory.
 //! - [`mapped`]: weights that stay in the file give the same bits.
-//! - [`determinism`]: the same bytes on any number of threads.
+//! - [`determinism`], [`threads`]: the same bytes on any number of threads; of kernels, for random shapes.
 //! - [`executor`]: inference in planned memory, bit by bit.
 //! - [`recompute`]: gradients with less memory, bit by bit.
 //! - [`search`]: what a search starts from.
@@ -29,4 +29,5 @@ mod re_estimation;
 mod recompute;
 mod search;
 mod support;
+mod threads;
 mod tree;
