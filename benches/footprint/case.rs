@@ -1,12 +1,12 @@
-//! One search step as files: a network with random weights, cut and relaxed.
+//! One step as files: a network with random weights, cut, and relaxed where it is one of a search.
 //!
 //! | file | what |
 //! |---|---|
-//! | `step.json` | the relaxed block's graph, shape of its input, names of trained tensors, labels |
-//! | `block.safetensors` | the relaxed block's tensors in `f32` |
-//! | `batch.safetensors` | the features that enter the block, `x` |
+//! | `step.json` | the trained part's graph, shape of its input, names of trained tensors, labels |
+//! | `block.safetensors` | the trained part's tensors in `f32` |
+//! | `batch.safetensors` | the features that enter it, `x` |
 //! | `model.safetensors` | the network as it is deployed, in `f16` |
-//! | `suffix.json`, `suffix.safetensors` | its blocks behind the relaxed one, for programs that do not read models; their tensors in `f32` |
+//! | `suffix.json`, `suffix.safetensors` | its blocks behind the trained part, for programs that do not read models; their tensors in `f32` |
 //!
 //! Whoever runs the step starts from these alone: every program gets the same work.
 
@@ -31,20 +31,30 @@ use serde::{Deserialize, Serialize};
 
 use crate::base;
 
-/// A network, one of its blocks, and how many images make a step.
+/// A network, what is trained of it, and how many images make a step.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) network: String,
-    pub(crate) block: String,
+    pub(crate) kind: Kind,
+    pub(crate) level: Level,
     pub(crate) batch: usize,
+}
+
+/// What a step trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// All alternatives to a block.
+    Search,
+    /// The weights as they are deployed.
+    Weights,
 }
 
 /// What `step.json` says.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Step {
-    /// Name of the block.
-    pub(crate) block: String,
-    /// The relaxed block.
+    /// What is trained, as [`Level`] reads it.
+    pub(crate) level: String,
+    /// The trained part.
     pub(crate) graph: Graph,
     /// Shape of its input, without the number of images.
     pub(crate) input: Vec<usize>,
@@ -60,25 +70,36 @@ pub(crate) struct Step {
 
 const SEED: u64 = 8;
 const RATE: f64 = 1e-3;
+/// Of all weights: Adam moves each by the rate, so that the more there are, the more rounding shows.
+const NETWORK_RATE: f64 = 1e-4;
 /// A closed gate would hide its alternative from the first loss.
 const GATE: f64 = 0.1;
 
 impl FromStr for Case {
     type Err = String;
 
-    /// `NETWORK:BLOCK:BATCH`
+    /// `NETWORK:BLOCK:BATCH`, `NETWORK:weights@BLOCK:BATCH` or `NETWORK:weights@network:BATCH`
     fn from_str(text: &str) -> Result<Self, String> {
-        let &[network, block, batch] = text.split(':').collect::<Vec<_>>().as_slice() else {
+        let &[network, trained, batch] = text.split(':').collect::<Vec<_>>().as_slice() else {
             return Err("not NETWORK:BLOCK:BATCH".into());
         };
         let batch = batch.parse().ok().filter(|n| *n > 0).ok_or("the batch is not a number over 0")?;
-        Ok(Self { network: network.into(), block: block.into(), batch })
+        let (kind, level) = match trained.strip_prefix("weights@") {
+            None => (Kind::Search, Level::Block(trained.into())),
+            Some("network") => (Kind::Weights, Level::Network),
+            Some(block) => (Kind::Weights, Level::Block(block.into())),
+        };
+        Ok(Self { network: network.into(), kind, level, batch })
     }
 }
 
 impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        write!(f, "{}, block {}, batch {}", self.network, self.block, self.batch)
+        let kind = match self.kind {
+            Kind::Search => "search",
+            Kind::Weights => "weights",
+        };
+        write!(f, "{}, {kind} of {}, batch {}", self.network, self.level, self.batch)
     }
 }
 
@@ -89,18 +110,25 @@ impl Case {
         base::write(&self.network, &folder.join("model.safetensors"))?;
         let model = Model::open(&folder.join("model.safetensors"), &Overrides::default())?;
         let (params, network) = (model.params()?, model.network);
-        let behind = network.block_index(&self.block)? + 1;
         let deployed = Deployed::new(network, params);
-        let site = Site::new(&deployed, Level::Block(self.block.clone()))?;
+        let site = Site::new(&deployed, self.level.clone())?;
+        let behind = site.parts.end;
         let x = features(&site, &deployed.network.input.shape, self.batch, rng)?;
-        let space = relax(&site, &clean(&x)?, rng)?;
-        let trainable = space.graph.params(&site.input)?.into_iter().filter(|p| p.param.trainable);
+        let (graph, params) = match self.kind {
+            Kind::Search => {
+                let space = relax(&site, &clean(&x)?, rng)?;
+                (space.graph, space.params)
+            }
+            Kind::Weights => (site.graph.clone(), site.params.clone()),
+        };
+        let trainable = graph.params(&site.input)?.into_iter().filter(|p| p.param.trainable);
         let trained = trainable.map(|p| p.name).filter(|name| !is_choice_weight(name)).collect();
         let labels = (0..self.batch).map(|_| rng.below(site.classes) as u32).collect();
         let Site { input, classes, .. } = site;
-        let block = opened(&space.params.of(&space.graph, &input)?)?;
-        let (graph, rate) = (space.graph, RATE);
-        let step = Step { block: self.block.clone(), graph, input, classes, trained, rate, labels };
+        let block = opened(&params.of(&graph, &input)?)?;
+        let rate = if self.level == Level::Network { NETWORK_RATE } else { RATE };
+        let level = self.level_text();
+        let step = Step { level, graph, input, classes, trained, rate, labels };
         let suffix = &deployed.network.parts[behind..];
         let mut tensors = Params::default();
         for (part, input) in suffix.iter().zip(&deployed.network.shapes()?[behind..]) {
@@ -114,6 +142,16 @@ impl Case {
         write("suffix.json", serde_json::to_vec(suffix).unwrap());
         write("suffix.safetensors", of(&tensors.tensors()?)?);
         Ok(())
+    }
+}
+
+impl Case {
+    /// As [`Level`] reads it.
+    fn level_text(&self) -> String {
+        match &self.level {
+            Level::Block(name) => format!("block:{name}"),
+            _ => "network".into(),
+        }
     }
 }
 

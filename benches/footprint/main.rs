@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench footprint -- --case narrow28:layer1.0:64 [--python PATH] [--steps 5] [--rounds 3]
+//! cargo bench --bench footprint -- --case narrow28:weights@network:32 --levers nothing --peers eager
 //! cargo bench --bench footprint -- --case resnet50:layer1.0:64 --write-models FOLDER
 //! ```
 //!
@@ -54,7 +55,8 @@ static METER: Meter = Meter;
 
 #[derive(Parser)]
 struct Arguments {
-    /// NETWORK:BLOCK:BATCH with a network of narrow28, wide32, resnet18 .. resnet152; repeatable
+    /// NETWORK:BLOCK:BATCH for a step of a search, NETWORK:weights@BLOCK:BATCH or
+    /// NETWORK:weights@network:BATCH for one that trains weights alone, with a network of narrow28, wide32, resnet18 .. resnet152; repeatable
     #[arg(long = "case", default_value = "narrow28:layer1.0:64")]
     cases: Vec<Case>,
     /// Only writes the networks of the cases to FOLDER, as model files

@@ -1,4 +1,4 @@
-//! The step by this library, as a search runs it.
+//! The step by this library, as a repair runs it.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -103,9 +103,11 @@ fn note(measured: &mut Measured, tensors: &Params, share: f64) -> archrepair::Re
 /// Where the step happens. Nothing stands before it, since the features are there already.
 fn site(folder: &Path, step: &Step, levers: Levers) -> archrepair::Result<Site> {
     let model = Model::open(&folder.join("model.safetensors"), &Overrides::default())?;
-    let at = model.network.block_index(&step.block)?;
+    let level: Level = step.level.parse()?;
+    let trained = level.parts(&model.network)?;
     let nothing = network::Part { name: "stem".into(), graph: Graph::default() };
-    let parts = std::iter::once(nothing).chain(model.network.parts[at..].iter().cloned()).collect();
+    let before = (trained.start > 0).then_some(nothing);
+    let parts = before.into_iter().chain(model.network.parts[trained.start..].iter().cloned()).collect();
     let input = Input { shape: step.input.clone(), mean: Vec::new(), std: Vec::new() };
     let network = Network { input, parts, ..model.network.clone() };
     let weights = network.params()?.into_iter();
@@ -113,10 +115,10 @@ fn site(folder: &Path, step: &Step, levers: Levers) -> archrepair::Result<Site> 
     let params = weights.collect::<archrepair::Result<Params>>()?;
     let deployed = Deployed::new(network, params).under(levers)?;
     // A step does not read the block as it was deployed.
-    Ok(Site { params: Params::default(), ..Site::new(&deployed, Level::Block(step.block.clone()))? })
+    Ok(Site { params: Params::default(), ..Site::new(&deployed, level)? })
 }
 
-/// The relaxed block in training; its choice weights stand still.
+/// The part in training; choice weights stand still.
 fn part(folder: &Path, step: &Step, site: &Site) -> archrepair::Result<Part> {
     let params = tensors(&step.graph, &step.input, &WeightFile::open(&folder.join("block.safetensors"))?)?;
     let mut part = Part::new(step.graph.clone(), params, site)?;

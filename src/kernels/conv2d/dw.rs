@@ -27,7 +27,8 @@ use super::winograd::dw::{ByTiles, CHANNELS, Read};
 use super::{CONVOLVING, Sizes};
 use crate::error::Result;
 use crate::kernels::Real;
-use crate::kernels::matmul::{Matrix, pack};
+use crate::kernels::matmul::Matrix;
+use crate::kernels::matmul::pack::{self, Columns, Run};
 use crate::kernels::share::{self, zeros};
 use crate::kernels::simd::{Isa, Job, Lanes, Num};
 
@@ -36,7 +37,7 @@ use crate::kernels::simd::{Isa, Job, Lanes, Num};
 const BLOCK: usize = 1 << 15;
 
 /// Tasks there should be at least. It has many divisors, so that few threads end up idle.
-const TASKS: usize = 24;
+const TASKS: usize = 12;
 
 /// Output pixels whose gradients are copied together, about.
 const PIXELS: usize = 128;
@@ -124,15 +125,16 @@ impl Cut {
         }
     }
 
-    /// Elements of a worker's block, and beside it: of its gradients and of its copy of `x`, or of all
-    /// that it needs for tiles.
-    fn lens(&self) -> [usize; 3] {
+    /// Elements of a worker's block, output by output and tap by tap, and beside it: of its gradients and of
+    /// its copy of `x`, or of all that it needs for tiles.
+    fn lens(&self) -> [usize; 4] {
         let [down, across] = &self.axes;
         let block = self.channels * self.sizes.unfold.taps() * self.width;
         if let Some(by_tiles) = &self.by_tiles {
-            return [block, by_tiles.len(self.channels, self.images, [self.lanes, self.width]), 0];
+            return [block, block, by_tiles.len(self.channels, self.images, [self.lanes, self.width]), 0];
         }
         [
+            block,
             block,
             self.rows * self.sizes.unfold.ow * self.width,
             copy_len([down, across], self.channels, self.rows),
@@ -187,7 +189,7 @@ fn dw_by<T: Real>(
     Ok(dw)
 }
 
-/// The sum of a task, at the start of `scratch`: `[c][taps][width]`.
+/// The sum of a task, at the start of `scratch`: `[o][c][taps]`.
 struct Sum<'a, T> {
     cut: &'a Cut,
     task: &'a Task,
@@ -199,36 +201,58 @@ struct Sum<'a, T> {
 impl<T: Real> Job<T> for Sum<'_, T> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
         let Self { cut, task, dy, x, scratch } = self;
-        let [block, gradients, _] = cut.lens();
+        let [whole, block, ..] = cut.lens();
+        let (whole, scratch) = scratch.split_at_mut(whole);
         let (block, scratch) = scratch.split_at_mut(block);
-        let Sizes { c, conv, unfold, .. } = cut.sizes;
-        let ([x_plane, y_plane], ow) = ([unfold.h * unfold.w, unfold.oh * unfold.ow], unfold.ow);
-        let first_x = (task.group * (c / conv.groups) + task.inputs.start) * x_plane;
-        let first_dy = (task.group * (conv.outputs / conv.groups) + task.outputs.start) * y_plane;
-        if let Some(by_tiles) = &cut.by_tiles {
-            let (image_x, image_dy) = (c * x_plane, conv.outputs * y_plane);
-            let x = &x[task.images.start * image_x + first_x..];
-            let dy = &dy[task.images.start * image_dy + first_dy..];
-            let x = Read { data: x, channels: task.inputs.len(), image: image_x };
-            let dy = Read { data: dy, channels: task.outputs.len(), image: image_dy };
+        // SAFETY: the caller promises the processor.
+        unsafe { sum::<S, T>(cut, task, [dy, x], block, scratch) };
+        let terms = task.inputs.len() * cut.sizes.unfold.taps();
+        let from = Run { from: block, stride: cut.width, n: terms };
+        let columns = Columns { to: whole.as_mut_ptr(), stride: terms, whole: false };
+        // SAFETY: the caller promises the processor; there is place for the terms of every output.
+        unsafe { pack::transposed::<S>(from, task.outputs.len(), columns) };
+    }
+}
+
+/// The sum of a task, `[c][taps][width]`.
+///
+/// # Safety
+///
+/// The processor must know the instructions of `S`.
+unsafe fn sum<S: Isa<Register: Lanes<Element = T>>, T: Real>(
+    cut: &Cut,
+    task: &Task,
+    [dy, x]: [&[T]; 2],
+    block: &mut [T],
+    scratch: &mut [T],
+) {
+    let Sizes { c, conv, unfold, .. } = cut.sizes;
+    let ([x_plane, y_plane], ow) = ([unfold.h * unfold.w, unfold.oh * unfold.ow], unfold.ow);
+    let first_x = (task.group * (c / conv.groups) + task.inputs.start) * x_plane;
+    let first_dy = (task.group * (conv.outputs / conv.groups) + task.outputs.start) * y_plane;
+    if let Some(by_tiles) = &cut.by_tiles {
+        let (image_x, image_dy) = (c * x_plane, conv.outputs * y_plane);
+        let x = &x[task.images.start * image_x + first_x..];
+        let dy = &dy[task.images.start * image_dy + first_dy..];
+        let x = Read { data: x, channels: task.inputs.len(), image: image_x };
+        let dy = Read { data: dy, channels: task.outputs.len(), image: image_dy };
+        // SAFETY: the caller promises the processor.
+        return unsafe { by_tiles.sum::<S>((x, dy), task.images.len(), (block, cut.width), scratch) };
+    }
+    let (gradients, copy) = scratch.split_at_mut(cut.lens()[2]);
+    block.fill(T::zero());
+    for image in task.images.clone() {
+        let x = &x[image * c * x_plane + first_x..][..task.inputs.len() * x_plane];
+        let dy = &dy[image * conv.outputs * y_plane + first_dy..][..task.outputs.len() * y_plane];
+        for start in (0..unfold.oh).step_by(cut.rows) {
+            let rows = start..unfold.oh.min(start + cut.rows);
+            let (data, cols) = (&dy[start * ow..], task.outputs.len());
+            let matrix = Matrix { data, rows: rows.len() * ow, cols, row_stride: 1, col_stride: y_plane };
             // SAFETY: the caller promises the processor.
-            return unsafe { by_tiles.sum::<S>((x, dy), task.images.len(), (block, cut.width), scratch) };
-        }
-        let (gradients, copy) = scratch.split_at_mut(gradients);
-        block.fill(T::zero());
-        for image in task.images.clone() {
-            let x = &x[image * c * x_plane + first_x..][..task.inputs.len() * x_plane];
-            let dy = &dy[image * conv.outputs * y_plane + first_dy..][..task.outputs.len() * y_plane];
-            for start in (0..unfold.oh).step_by(cut.rows) {
-                let rows = start..unfold.oh.min(start + cut.rows);
-                let (data, cols) = (&dy[start * ow..], task.outputs.len());
-                let matrix = Matrix { data, rows: rows.len() * ow, cols, row_stride: 1, col_stride: y_plane };
-                // SAFETY: the caller promises the processor.
-                unsafe { pack::rows::<S>(gradients, matrix, cut.width) };
-                let from = source(x, [unfold.h, unfold.w], [&cut.axes[0], &cut.axes[1]], &rows, copy);
-                // SAFETY: the caller promises the processor.
-                unsafe { sum_rows::<S>(cut, [task.inputs.len(), rows.len()], (from, gradients), block) };
-            }
+            unsafe { pack::rows::<S>(gradients, matrix, cut.width) };
+            let from = source(x, [unfold.h, unfold.w], [&cut.axes[0], &cut.axes[1]], &rows, copy);
+            // SAFETY: the caller promises the processor.
+            unsafe { sum_rows::<S>(cut, [task.inputs.len(), rows.len()], (from, gradients), block) };
         }
     }
 }
@@ -267,11 +291,12 @@ unsafe fn sum_rows<S: Isa>(
 }
 
 /// Adds the sums of a task to their place in `dw`.
-fn add<T: Real>(cut: &Cut, task: &Task, block: &[T], dw: &mut [T]) {
+fn add<T: Real>(cut: &Cut, task: &Task, sums: &[T], dw: &mut [T]) {
     let (taps, depth) = (cut.sizes.unfold.taps(), cut.sizes.depth());
+    let (start, terms) = (task.inputs.start * taps, task.inputs.len() * taps);
     let group = task.group * (cut.sizes.conv.outputs / cut.sizes.conv.groups);
-    for (i, o) in task.outputs.clone().enumerate() {
-        let to = &mut dw[(group + o) * depth + task.inputs.start * taps..][..task.inputs.len() * taps];
-        to.iter_mut().zip(block[i..].iter().step_by(cut.width)).for_each(|(to, &sum)| *to += sum);
+    for (o, sums) in task.outputs.clone().zip(sums.chunks_exact(terms.max(1))) {
+        let to = &mut dw[(group + o) * depth + start..][..terms];
+        to.iter_mut().zip(sums).for_each(|(to, &sum)| *to += sum);
     }
 }
