@@ -210,6 +210,10 @@ impl<'a> Whole<'a> {
         let batch = self.batch(self.counts.most_judged());
         let mut run = self.runner(batch)?;
         run.add(Use::Values, batch * added);
+        if self.base.levers.mapped {
+            // The trained part's weights are no halves, and widened one at a time.
+            run.add(Use::Weights, largest);
+        }
         // The trained and the repaired part are on the heap or in files; a patch has half as many bytes.
         let (trained, stored) = (self.if_resident(own), own / 2);
         let folded = self.if_resident(folded_bytes(&self.lowered));
