@@ -24,22 +24,23 @@ pub fn packed(mut lowered: Lowered) -> Result<Lowered> {
         for suffix in ["weight", "bias"] {
             let name = node.param(suffix);
             let Some(weight) = lowered.params.remove(&name) else { continue };
-            let resident = Weight::from(weight.tensor()?);
             let packed = match &node.op {
-                Op::Conv2d(conv) if suffix == "weight" => pack(conv, &resident)?,
+                Op::Conv2d(conv) if suffix == "weight" => pack(conv, &weight)?,
                 _ => None,
             };
-            lowered.params.insert(name, packed.unwrap_or(resident));
+            let packed = packed.map_or_else(|| weight.tensor().map(Weight::from), Ok)?;
+            weight.release();
+            lowered.params.insert(name, packed);
         }
     }
     Ok(lowered)
 }
 
 fn pack(conv: &Conv2d, weight: &Weight) -> Result<Option<Weight>> {
+    let shape = weight.shape().to_vec();
     if !weight.device().is_cpu() || weight.packed().is_some() {
         return Ok(None);
     }
-    let shape = weight.shape().to_vec();
     let numbers = conv2d::packed(&sizes(conv, &shape)?, &weight.floats()?)?;
     let unpack =
         |packed: &Packed| Ok(conv2d::unpacked(&sizes(&packed.conv, &packed.shape)?, &packed.numbers));

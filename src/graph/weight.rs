@@ -133,6 +133,13 @@ impl Weight {
         }
     }
 
+    /// Lets go of the pages of a mapped weight's file: they are read again when they are needed.
+    pub(crate) fn release(&self) {
+        if let Place::Mapped { view, .. } = &self.0 {
+            view.release();
+        }
+    }
+
     /// Shape of the tensor.
     #[must_use]
     pub fn shape(&self) -> &[usize] {

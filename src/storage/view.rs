@@ -78,6 +78,11 @@ impl View {
         bytemuck::try_cast_slice(bytes).ok()
     }
 
+    /// Lets go of the pages of the whole file, as [`Bytes::release`].
+    pub(crate) fn release(&self) {
+        self.bytes.release();
+    }
+
     /// All numbers, in one allocation of exactly their size.
     #[must_use]
     pub fn widen(&self) -> Vec<f32> {
