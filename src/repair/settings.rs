@@ -40,12 +40,12 @@ pub(super) fn depths(micro_batch: usize) -> [(usize, Depth); 3] {
 
 /// How much longer a training step takes than without levers, near enough to order settings.
 ///
-/// Measured on two cores with AVX-512 over blocks of ResNet-18 of two widths and a ResNet-50, batches
-/// of 64, 32 and 4: `cargo bench --bench footprint -- --levers mixtures,segments,nothing-mapped,
-/// nothing:16,nothing:8,nothing:4,nothing:1,nothing --rounds 3 --case ...`. A mixture computed again
-/// took 1.15 to 1.22 times as long, segments 1.15 to 1.23, mapped weights 0.97 to 1.07; a
-/// micro-batch more cost as much as half an image in wide early blocks, an image in narrow ones, and
-/// two in wide blocks of few pixels, where packing weights is most of the work.
+/// Measured on two cores with AVX-512 for searches at layer1.0 and layer3.0 of the shipped network in
+/// batches of 64, and at layer2.0 and layer4.0 of one of four times the width in batches of 32: `cargo bench
+/// --bench footprint -- --levers mixtures,segments,nothing-mapped,nothing:16,nothing:8,nothing:4,nothing:1,nothing
+/// --rounds 3 --case narrow28:layer1.0:64 ...`. A mixture computed again took 1.10 to 1.18 times as long,
+/// segments 1.18 to 1.22, mapped weights 1.02 to 1.06; micro-batches of 16 images 1.01 to 1.18, of 8
+/// 1.03 to 1.40, of 4 1.11 to 1.79, of one 1.87 to 3.69: one more costs about as much as two images.
 ///
 /// Levers that change what is searched or learned are tried last whatever they cost. Whole repairs at
 /// layer1.0 of the shipped network took so many times as long (`cargo bench --bench levers -- --steps 90`):
@@ -54,10 +54,10 @@ pub(super) fn depths(micro_batch: usize) -> [(usize, Depth); 3] {
 pub(super) fn time_factor(levers: &Levers, batch: usize) -> f64 {
     let depth = match levers.depth {
         Depth::Nothing => 1.0,
-        Depth::Mixtures => 1.19,
-        Depth::Segments => 1.21,
+        Depth::Mixtures => 1.16,
+        Depth::Segments => 1.20,
     };
-    let mapped = if levers.mapped { 1.01 } else { 1.0 };
+    let mapped = if levers.mapped { 1.03 } else { 1.0 };
     let parts = batch.div_ceil(levers.micro_batch.clamp(1, batch)) as f64;
-    depth * mapped * (1.0 + (parts - 1.0) / batch as f64)
+    depth * mapped * (1.0 + 2.0 * (parts - 1.0) / batch as f64)
 }
