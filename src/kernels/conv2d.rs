@@ -7,12 +7,14 @@
 //! ```
 //!
 //! Bodies: `correlate`, which computes outputs and gradients by inputs, and `dw`, both on images as
-//! they are; `depthwise`, where an output has one input channel and there is no sum over channels; and
-//! `slow`, candle operations on gathered columns, for other devices. The epilogue's gradient is the
-//! activation's, taken before these functions.
+//! they are; `winograd`, both with a quarter of the products, for the windows most networks have;
+//! `depthwise`, where an output has one input channel and there is no sum over channels; and `slow`, candle
+//! operations on gathered columns, for other devices. The epilogue's gradient is the activation's, taken
+//! before these functions.
 //!
 //! Reading order: `tile`, the innermost loops; `axis`, where windows lie; `source`, what is read;
-//! `correlation`, how work is cut; `correlate` and `dw`, the loops around.
+//! `weights`, in which order; `correlation`, how work is cut; `sums`, what every way has; `correlate` and
+//! `dw`, the loops around; `winograd`.
 
 mod axis;
 #[allow(unsafe_code)] // addresses of tiles, and tasks that write to one slice
@@ -197,8 +199,9 @@ pub fn dbias(dy: &Tensor) -> Result<Tensor> {
 /// `[n, c, h, w]` on `threads` threads; what matrix products keep for each thread is not counted.
 ///
 /// For each thread copies of a part of the weight and of the input rows that a task reads, and its
-/// sums; for `dw` a block of at most 128 KiB (more only where a single input channel needs more) and
-/// copies of the rows it reads. How much depends on the processor's registers. [`dbias`] needs none.
+/// sums; for `dw` a block of at most 128 KiB (more only where a single input channel needs more), twice, and
+/// copies of the rows it reads; over tiles about a MiB. How much depends on the processor's registers.
+/// [`dbias`] needs none.
 ///
 /// # Errors
 ///
@@ -362,6 +365,20 @@ mod tests {
                 let [want, terms] = [&dy_wide, &dy_terms].map(|t| t.sum((0, 2, 3)).unwrap());
                 assert_sums(&dbias(&dy).unwrap(), &want, &terms);
             }
+        }
+    }
+
+    proptest! {
+        /// An executor has scratch for its largest batch, and runs smaller ones.
+        #[test]
+        fn fewer_images_never_take_more_scratch(
+            (k, stride, c, o) in (1usize..6, 1usize..3, 1usize..70, 1usize..140),
+            (n, h, w) in (1usize..9, 5usize..40, 5usize..40),
+            threads in 1usize..4,
+        ) {
+            let conv = Conv2d::same(o, k, stride);
+            let len = |n: usize| scratch_len::<f32>(&Sizes::of(&conv, [n, c, h, w]).unwrap(), threads);
+            prop_assert!(len(n) <= len(n + 1), "{} for {n}, {} for one more", len(n), len(n + 1));
         }
     }
 

@@ -64,8 +64,12 @@ impl Winograd {
     fn chunks(&self, widest: usize) -> usize {
         let others = self.how.groups * self.how.outputs.div_ceil(self.how.panel(widest));
         let least = TASKS.div_ceil(others.max(1));
-        let most = (TILES / self.strips.tiles[1].max(1)).max(1);
-        self.strips().div_ceil(most).max(least).clamp(1, self.strips().max(1))
+        self.strips().div_ceil(self.most()).max(least).clamp(1, self.strips().max(1))
+    }
+
+    /// Most strips of a piece.
+    fn most(&self) -> usize {
+        (TILES / self.strips.tiles[1].max(1)).max(1)
     }
 
     pub(super) fn tasks(&self, widest: usize) -> usize {
@@ -89,7 +93,8 @@ impl Winograd {
 
     /// For these [`widths`](crate::kernels::simd::Element::widths).
     pub(super) fn lens(&self, [lanes, widest]: [usize; 2]) -> Lens {
-        let tiles = self.strips().div_ceil(self.chunks(widest)) * self.strips.tiles[1];
+        // Not those of the largest piece: more images never take less scratch.
+        let tiles = self.strips().min(self.most()) * self.strips.tiles[1];
         let width = widest.min(self.how.outputs.next_multiple_of(lanes));
         Lens {
             taps: 9 * COPIED.min(self.part) * width,
