@@ -125,8 +125,7 @@ impl Cut {
         }
     }
 
-    /// Elements of a worker's block, output by output and tap by tap, and beside it: of its gradients and of
-    /// its copy of `x`, or of all that it needs for tiles.
+    /// Elements of a worker's block, by output and by tap, of its gradients and of its copy of `x`.
     fn lens(&self) -> [usize; 4] {
         let [down, across] = &self.axes;
         let block = self.channels * self.sizes.unfold.taps() * self.width;
@@ -269,9 +268,8 @@ unsafe fn sum_rows<S: Isa>(
     block: &mut [Num<S>],
 ) {
     let registers = cut.width / S::Register::LANES;
-    let (k, taps) = (cut.sizes.conv.k, cut.sizes.unfold.taps());
+    let (k, taps, dilation) = (cut.sizes.conv.k, cut.sizes.unfold.taps(), cut.sizes.conv.dilation);
     let [down, across] = &cut.axes;
-    let dilation = cut.sizes.conv.dilation;
     let address = |index: usize| {
         let (c, tap) = (index / taps, index % taps);
         x.data.as_ptr().wrapping_add(c * x.channel + tap / k * dilation * x.row + tap % k * dilation)
