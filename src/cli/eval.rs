@@ -38,10 +38,10 @@ impl Eval {
         let data = images(&self.data, "evaluation", &base.network)?;
         base.check(&data)?;
         let patched = match &self.patch {
-            Some(patch) => Some(self.base.deploy(Some(patch))?.deployed.on(&device)?.runner()?),
+            Some(patch) => Some(self.base.deploy(Some(patch))?.deployed.on(&device)?.runner()?.packed()?),
             None => None,
         };
-        let runners = (base.runner()?, patched);
+        let runners = (base.runner()?.packed()?, patched);
         let bar = console.bar(1 + corruptions.len(), "evaluating");
         let mut conditions = vec![condition("clean".into(), &data, &runners, base.network.classes)?];
         bar.inc(1);
