@@ -24,11 +24,11 @@ pub fn packed(mut lowered: Lowered) -> Result<Lowered> {
         for suffix in ["weight", "bias"] {
             let name = node.param(suffix);
             let Some(weight) = lowered.params.remove(&name) else { continue };
-            let packed = match &node.op {
-                Op::Conv2d(conv) if suffix == "weight" => pack(conv, &weight)?,
+            let own_order = match &node.op {
+                Op::Conv2d(conv) if suffix == "weight" => in_order_of(conv, &weight)?,
                 _ => None,
             };
-            let packed = packed.map_or_else(|| weight.tensor().map(Weight::from), Ok)?;
+            let packed = own_order.map_or_else(|| weight.tensor().map(Weight::from), Ok)?;
             weight.release();
             lowered.params.insert(name, packed);
         }
@@ -36,11 +36,15 @@ pub fn packed(mut lowered: Lowered) -> Result<Lowered> {
     Ok(lowered)
 }
 
-fn pack(conv: &Conv2d, weight: &Weight) -> Result<Option<Weight>> {
-    let shape = weight.shape().to_vec();
-    if !weight.device().is_cpu() || weight.packed().is_some() {
+/// The weight in the order of the convolution's kernel, if it has one of its own.
+fn in_order_of(conv: &Conv2d, weight: &Weight) -> Result<Option<Weight>> {
+    if weight.packed().is_some() {
+        return Ok(Some(weight.clone()));
+    }
+    if !weight.device().is_cpu() {
         return Ok(None);
     }
+    let shape = weight.shape().to_vec();
     let numbers = conv2d::packed(&sizes(conv, &shape)?, &weight.floats()?)?;
     let unpack =
         |packed: &Packed| Ok(conv2d::unpacked(&sizes(&packed.conv, &packed.shape)?, &packed.numbers));
@@ -89,7 +93,10 @@ mod tests {
             params.insert("conv.weight", weight.clone());
             let packed = packed(Lowered { graph: graph.clone(), params: params.clone() }).unwrap();
             let is_dense = conv.groups != c;
-            assert_eq!(packed.params.find("conv.weight").unwrap().packed().is_some(), is_dense);
+            let is_packed =
+                |lowered: &Lowered| lowered.params.find("conv.weight").unwrap().packed().is_some();
+            assert_eq!(is_packed(&packed), is_dense);
+            assert_eq!(is_packed(&super::packed(packed.clone()).unwrap()), is_dense, "packed twice");
             let numbers = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             assert_eq!(numbers(&packed.params.get("conv.weight").unwrap()), numbers(&weight));
             let x = numbers(&normal(&[2, c, 14, 15], rng));

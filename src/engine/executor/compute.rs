@@ -43,14 +43,15 @@ pub(super) fn compute(
             let residual = conv.residual.then(|| input(1));
             let finish = Finish { activation: conv.activation, bias: bias.as_deref(), residual };
             let sizes = Sizes::of(conv, [n, c, h, w])?;
-            let written = (y, scratch);
-            match in_place(step) {
-                Some(weights) => conv2d::forward_into(&sizes, (input(0), weights), &finish, written),
+            let widened;
+            let weights = match in_place(step) {
+                Some(weights) => weights,
                 None => {
-                    let weights = &weight(0)?;
-                    conv2d::forward_into(&sizes, (input(0), Weights::Plain(weights)), &finish, written);
+                    widened = weight(0)?;
+                    Weights::Plain(&widened)
                 }
-            }
+            };
+            conv2d::forward_into(&sizes, (input(0), weights), &finish, (y, scratch));
         }
         Op::Flatten | Op::Identity => {}
         Op::Gate => gate::forward_into([input(1), &weight(0)?], h * w, x, y),

@@ -25,7 +25,7 @@ use super::weights::Weights;
 use crate::kernels::Real;
 use crate::kernels::matmul::pack::{self, Columns, Run};
 use crate::kernels::share::share;
-use crate::kernels::simd::{Isa, Job, Lanes, widened};
+use crate::kernels::simd::{Isa, Job, Lanes};
 
 impl<T: Real> Job<T> for Sums<'_, T, Correlation> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
@@ -154,13 +154,9 @@ impl<T: Real> Work<'_, T> {
                 // channels lie within the target, and no other task has them.
                 unsafe { pack::transposed::<S>(from, channels, Columns { to, stride: plane, whole: false }) };
             }
-            widened(|| {
-                for i in 0..task.outputs.len() {
-                    let run = (first + i) * plane + start;
-                    // SAFETY: as above.
-                    self.finish.apply(unsafe { self.target.run(run..run + pixels) }, channel + i, run);
-                }
-            });
+            let (planes, pixels) = (first..first + task.outputs.len(), start..start + pixels);
+            // SAFETY: as above, and they were written.
+            unsafe { self.target.finish(self.finish, (planes, channel), plane, pixels) };
             return;
         }
         for (row, sums) in task.rows.clone().zip(sums.chunks_exact(across.outputs * width)) {

@@ -9,6 +9,7 @@ use super::correlation::Correlation;
 use super::weights::Weights;
 use super::winograd::Winograd;
 use crate::kernels::Real;
+use crate::kernels::simd::widened;
 
 /// Fills the target positions of a correlation in the way `how`, with its scratch.
 pub(super) struct Sums<'a, T, H> {
@@ -72,5 +73,29 @@ impl<'a, T> Target<'a, T> {
     pub(super) unsafe fn run(&self, run: Range<usize>) -> &mut [T] {
         // SAFETY: the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.at(run.start), run.len()) }
+    }
+}
+
+impl<T: Real> Target<'_, T> {
+    /// Finishes sums that stand where they belong: in each of `planes`, of `plane` pixels, those from
+    /// `start` on. The first plane is output channel `channel`.
+    ///
+    /// # Safety
+    ///
+    /// As [`run`](Self::run).
+    pub(super) unsafe fn finish(
+        &self,
+        finish: &Finish<T>,
+        (planes, channel): (Range<usize>, usize),
+        plane: usize,
+        pixels: Range<usize>,
+    ) {
+        widened(|| {
+            for (i, of) in planes.enumerate() {
+                let start = of * plane + pixels.start;
+                // SAFETY: the caller's promise.
+                finish.apply(unsafe { self.run(start..start + pixels.len()) }, channel + i, start);
+            }
+        });
     }
 }

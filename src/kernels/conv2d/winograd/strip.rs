@@ -32,6 +32,28 @@ pub(super) struct Planes<'a, T> {
     pub(super) channels: usize,
 }
 
+impl<T: Copy> Planes<'_, T> {
+    /// Copies pixels from `start` on, of planes of `plane` pixels: a register each, with the channels from
+    /// `first` on.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `S`.
+    unsafe fn turned<S: Isa<Register: Lanes<Element = T>>>(
+        &self,
+        first: usize,
+        (plane, start): (usize, usize),
+        to: &mut [T],
+    ) {
+        let stride = S::Register::LANES;
+        let n = stride.min(self.channels - first);
+        let (from, pixels) = (&self.data[first * plane + start..], to.len() / stride);
+        let columns = Columns { to: to.as_mut_ptr(), stride, whole: true };
+        // SAFETY: the caller promises the processor. There is a register for each pixel.
+        unsafe { pack::transposed::<S>(Run { from, stride: plane, n }, pixels, columns) };
+    }
+}
+
 impl Strips {
     /// Those of windows of 3 x 3 at stride 1, if they are of this kind.
     pub(super) fn of(source: [usize; 2], axes: [Axis; 2]) -> Option<Self> {
@@ -98,14 +120,10 @@ impl Strips {
         }
         for first in (0..planes.channels).step_by(lanes) {
             if !ys.is_empty() {
-                let start = first * h * w + (top + ys.start as isize) as usize * w;
-                let n = lanes.min(planes.channels - first);
-                let from = Run { from: &planes.data[start..], stride: h * w, n };
-                let to = raw[ys.start * w * lanes..ys.end * w * lanes].as_mut_ptr();
-                // SAFETY: the caller promises the processor. There is a register for each pixel.
-                unsafe {
-                    pack::transposed::<S>(from, ys.len() * w, Columns { to, stride: lanes, whole: true });
-                }
+                let start = (top + ys.start as isize) as usize * w;
+                let to = &mut raw[ys.start * w * lanes..ys.end * w * lanes];
+                // SAFETY: the caller promises the processor.
+                unsafe { planes.turned::<S>(first, (h * w, start), to) };
             }
             if !xs.is_empty() {
                 let kernel = Down {
@@ -141,13 +159,8 @@ impl Strips {
     {
         let ([h, w], lanes, rows) = (self.outputs(), S::Register::LANES, self.rows(row));
         for first in (0..planes.channels).step_by(lanes) {
-            let n = lanes.min(planes.channels - first);
-            let from = Run { from: &planes.data[first * h * w + TILE * row * w..], stride: h * w, n };
-            let pixels = scratch[..rows * w * lanes].as_mut_ptr();
-            // SAFETY: the caller promises the processor. There is a register for each pixel.
-            unsafe {
-                pack::transposed::<S>(from, rows * w, Columns { to: pixels, stride: lanes, whole: true })
-            };
+            // SAFETY: the caller promises the processor.
+            unsafe { planes.turned::<S>(first, (h * w, TILE * row * w), &mut scratch[..rows * w * lanes]) };
             let (from, size, tiles, point, step) =
                 (scratch.as_ptr(), [rows, w], self.tiles[1], to.point, to.step);
             let to = to.to[first..].as_mut_ptr();

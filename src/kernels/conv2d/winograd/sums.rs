@@ -15,7 +15,7 @@ use crate::kernels::conv2d::tile::{self, Pixels};
 use crate::kernels::conv2d::weights::Weights;
 use crate::kernels::matmul::pack::{self, Columns, Run};
 use crate::kernels::share::share;
-use crate::kernels::simd::{Isa, Job, Lanes, widened};
+use crate::kernels::simd::{Isa, Job, Lanes};
 
 impl<T: Real> Job<T> for Sums<'_, T, Winograd> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
@@ -181,13 +181,10 @@ impl<T: Real> Work<'_, T> {
             // channels lie within the target, and no other task has them.
             unsafe { pack::transposed::<S>(from, channels, Columns { to, stride: h * w, whole: false }) };
         }
-        widened(|| {
-            for i in 0..task.outputs.len() {
-                let run = (first + i) * h * w + TILE * row * w;
-                // SAFETY: as above.
-                self.finish.apply(unsafe { self.target.run(run..run + rows * w) }, channel + i, run);
-            }
-        });
+        let planes = first..first + task.outputs.len();
+        let pixels = TILE * row * w..TILE * row * w + rows * w;
+        // SAFETY: as above, and they were written.
+        unsafe { self.target.finish(self.finish, (planes, channel), h * w, pixels) };
     }
 }
 
