@@ -134,7 +134,7 @@ fn run_all(case: &Case, arguments: &Arguments) -> archrepair::Result<Vec<Rounds>
         spare: arguments.spare_mib << 20,
         every: Duration::from_millis(20),
     };
-    let mut all: Vec<Rounds> = Program::OWN.map(|program| Rounds::new(program, None)).into();
+    let mut all: Vec<Rounds> = Program::own().map(|program| Rounds::new(program, None)).collect();
     if !arguments.own {
         let exported = process::run(export(folder, &arguments.python), folder, bounds, |_| ());
         let no_model = exported.err().map(|problem| format!("no model.onnx: {problem}"));

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use archrepair::engine::layout::Layout;
-use archrepair::engine::packing::packed;
+use archrepair::engine::packing::{Precision, packed};
 use archrepair::graph::lower::{Lowered, lower};
 use archrepair::graph::op::{Shape, elements};
 use archrepair::memory::meter;
@@ -70,7 +70,8 @@ fn network(folder: &Path, weights: Weights) -> archrepair::Result<(Shape, Lowere
     let whole = deployed.network.joined(0..deployed.network.parts.len());
     let lowered = lower(&whole, &deployed.params)?;
     let lowered = match weights {
-        Weights::Heap => packed(lowered)?,
+        Weights::Bf16 => packed(lowered, Precision::Bf16)?,
+        Weights::Heap => packed(lowered, Precision::F32)?,
         Weights::Mapped => lowered,
     };
     Ok((model.network.input.shape, lowered))

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::Path;
 use std::process::Command;
 
+use archrepair::engine::packing::Precision;
+
 use crate::Arguments;
 use crate::own::Weights;
 
@@ -29,6 +31,7 @@ pub(crate) enum Form {
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
+            Self::Own(Weights::Bf16) => "archrepair, bf16",
             Self::Own(Weights::Heap) => "archrepair",
             Self::Own(Weights::Mapped) => "archrepair, mapped",
             Self::OnnxRuntime => "ONNX Runtime",
@@ -40,13 +43,23 @@ impl fmt::Display for Program {
 }
 
 impl Program {
-    pub(crate) const OWN: [Self; 2] = [Self::Own(Weights::Heap), Self::Own(Weights::Mapped)];
+    const OWN: [Self; 3] = [Self::Own(Weights::Heap), Self::Own(Weights::Mapped), Self::Own(Weights::Bf16)];
     pub(crate) const PEERS: [Self; 4] = [
         Self::OnnxRuntime,
         Self::PyTorch(Form::Eager),
         Self::PyTorch(Form::Frozen),
         Self::PyTorch(Form::Optimized),
     ];
+
+    /// Those of this library that this processor can run.
+    pub(crate) fn own() -> impl Iterator<Item = Self> {
+        let has_bf16 = Precision::Bf16.check().is_ok();
+        Self::OWN.into_iter().filter(move |&program| has_bf16 || !program.is_bf16())
+    }
+
+    pub(crate) fn is_bf16(self) -> bool {
+        matches!(self, Self::Own(Weights::Bf16))
+    }
 
     pub(crate) fn is_own(self) -> bool {
         matches!(self, Self::Own(_))
@@ -78,7 +91,7 @@ pub(crate) fn export(folder: &Path, python: &Path) -> Command {
 
 fn own(weights: Weights, folder: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--child", if weights == Weights::Heap { "heap" } else { "mapped" }]);
+    command.args(["--child", weights.name()]);
     command.arg("--folder").arg(folder);
     command
 }

@@ -7,25 +7,27 @@ use crate::rounds::Rounds;
 /// The largest difference of two logits over the largest logit that passes.
 const LIMIT: f64 = 1e-3;
 
+/// The same with pixels and weights of 8 bits of mantissa, through tens of layers.
+const LIMIT_BF16: f64 = 5e-2;
+
 /// How far logits are from those of the first program that ran.
 pub(crate) struct Proof {
     programs: usize,
-    /// The largest difference, and between whom.
-    found: f64,
-    between: String,
+    /// The largest difference, and between whom: of `f32`, and of `bf16`.
+    found: [(f64, String); 2],
 }
 
 impl Proof {
     pub(crate) fn new(all: &[Rounds]) -> Self {
         let ran: Vec<&Rounds> = all.iter().filter(|rounds| !rounds.done.is_empty()).collect();
-        let mut proof = Self { programs: ran.len(), found: 0.0, between: String::new() };
+        let mut proof = Self { programs: ran.len(), found: Default::default() };
         let Some(first) = ran.first() else { return proof };
         for rounds in &ran {
             for measured in &rounds.done {
-                let found = difference(&first.done[0].logits, &measured.logits);
-                if found > proof.found {
-                    proof.found = found;
-                    proof.between = format!("{} and {}", first.program, rounds.program);
+                let difference = difference(&first.done[0].logits, &measured.logits);
+                let found = &mut proof.found[usize::from(rounds.program.is_bf16())];
+                if difference > found.0 {
+                    *found = (difference, format!(" ({} and {})", first.program, rounds.program));
                 }
             }
         }
@@ -34,7 +36,7 @@ impl Proof {
 
     /// Whether all that ran agree.
     pub(crate) fn holds(&self) -> bool {
-        self.found <= LIMIT
+        self.found[0].0 <= LIMIT && self.found[1].0 <= LIMIT_BF16
     }
 }
 
@@ -54,11 +56,12 @@ impl fmt::Display for Proof {
             return write!(f, "{} program ran: nothing to compare", self.programs);
         }
         let verdict = if self.holds() { "the same work" } else { "NOT the same work" };
+        let [(found, between), (of_bf16, bf16)] = &self.found;
         write!(
             f,
-            "{verdict}: {} programs differ by at most {:.1e} of the largest logit",
-            self.programs, self.found
+            "{verdict}: {} programs differ by at most {found:.1e} of the largest logit{between}",
+            self.programs
         )?;
-        if self.between.is_empty() { Ok(()) } else { write!(f, " ({})", self.between) }
+        if bf16.is_empty() { Ok(()) } else { write!(f, ", in bf16 by {of_bf16:.1e}{bf16}") }
     }
 }

@@ -7,14 +7,19 @@ use crate::program::Program;
 use crate::ratio::{Ratio, median};
 use crate::rounds::{Rounds, fastest};
 
-const HEADINGS: [&str; 8] = ["case", "who", "ms", "x ORT", "x PyTorch", "VmHWM", "x ORT", "engine peak"];
+const HEADINGS: [&str; 9] =
+    ["case", "who", "ms", "x ours", "x ORT", "x PyTorch", "VmHWM", "x ORT", "engine peak"];
 
 /// The table of all cases.
 pub(crate) fn table(results: &[(&Case, Vec<Rounds>)]) -> Table {
     let mut table = Table::new(&HEADINGS)
         .legend("case", "network : images that run together")
-        .legend("who", "archrepair: weights widened to f32 on the heap; mapped: in the file, in f16")
+        .legend(
+            "who",
+            "archrepair: weights on the heap; mapped: in the file, in f16; bf16: pairs on the heap",
+        )
         .legend("ms", "of a pass over the batch: the median of a round's passes, of these the median")
+        .legend("x ours", "the figure before it over that of archrepair with weights on the heap")
         .legend(
             "x ORT",
             "the figure before it over that of ONNX Runtime: below 1 is faster, or smaller; for ms",
@@ -26,12 +31,17 @@ pub(crate) fn table(results: &[(&Case, Vec<Rounds>)]) -> Table {
     for (case, all) in results {
         let onnx = all.iter().find(|rounds| rounds.program == Program::OnnxRuntime);
         let pytorch = fastest(all.iter().filter(|rounds| rounds.program.is_pytorch()));
-        all.iter().for_each(|rounds| table.row(cells(case, rounds, (onnx, &pytorch))));
+        let ours = all.first().map_or_else(Vec::new, Rounds::seconds);
+        all.iter().for_each(|rounds| table.row(cells(case, rounds, (&ours, onnx, &pytorch))));
     }
     table
 }
 
-fn cells(case: &Case, rounds: &Rounds, (onnx, pytorch): (Option<&Rounds>, &[f64])) -> Vec<String> {
+fn cells(
+    case: &Case,
+    rounds: &Rounds,
+    (ours, onnx, pytorch): (&[f64], Option<&Rounds>, &[f64]),
+) -> Vec<String> {
     let (case, who) = (case.to_string(), rounds.program.to_string());
     if rounds.done.is_empty() {
         let cells = [case, who, "failed".into()].into_iter();
@@ -45,6 +55,7 @@ fn cells(case: &Case, rounds: &Rounds, (onnx, pytorch): (Option<&Rounds>, &[f64]
         case,
         who,
         format!("{:.2}", 1e3 * median(&seconds)),
+        ratio(ours),
         ratio(&onnx.map_or_else(Vec::new, Rounds::seconds)),
         ratio(pytorch),
         if_any(rounds.vm_hwm()),

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use super::Session;
 use crate::data::{Images, Normalize};
 use crate::engine::infer::infer;
-use crate::engine::packing::packed;
+use crate::engine::packing::{Precision, packed};
 use crate::error::{During, Result};
 use crate::graph::lower::{Lowered, lower};
 use crate::graph::{Network, Params};
@@ -101,14 +101,14 @@ pub struct Runner {
 
 impl Runner {
     /// The same network with all its weights on the heap, on the CPU in the order in which kernels read
-    /// them: for many passes.
+    /// them, for products of this precision: for many passes.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Tensor`] when a weight cannot be read, [`crate::Error::Memory`] when the limit does
     /// not allow it.
-    pub fn packed(self) -> Result<Self> {
-        Ok(Self { lowered: packed(self.lowered)?, ..self })
+    pub fn packed(self, precision: Precision) -> Result<Self> {
+        Ok(Self { lowered: packed(self.lowered, precision)?, ..self })
     }
 
     /// Logits `[n, classes]` of `x` `[n, c, h, w]`, already normalized, on the network's device:

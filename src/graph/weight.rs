@@ -34,13 +34,41 @@ enum Place {
 #[derive(Clone, Debug)]
 pub(crate) struct Packed {
     /// In that order.
-    pub(crate) numbers: Arc<Vec<f32>>,
+    pub(crate) numbers: PackedNumbers,
     /// The convolution.
     pub(crate) conv: Conv2d,
     /// Of the tensor.
     pub(crate) shape: Vec<usize>,
     /// The way back to the tensor's order.
     pub(crate) unpack: fn(&Self) -> Result<Vec<f32>>,
+}
+
+/// PackedNumbers on the heap.
+#[derive(Clone, Debug)]
+pub(crate) enum PackedNumbers {
+    /// As they are computed with.
+    Floats(Arc<Vec<f32>>),
+    /// As the file has them, and lists of factors as a mapped weight has.
+    Halves(Arc<Vec<f16>>, Vec<Factors>),
+    /// Pairs of `bf16` of two input channels, each in the bits of an `f32`.
+    Pairs(Arc<Vec<f32>>),
+}
+
+impl PackedNumbers {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Floats(numbers) | Self::Pairs(numbers) => size_of_val(numbers.as_slice()),
+            Self::Halves(halves, factors) => size_of_val(halves.as_slice()) + factors_bytes(factors),
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Floats(a), Self::Floats(b)) | (Self::Pairs(a), Self::Pairs(b)) => Arc::ptr_eq(a, b),
+            (Self::Halves(a, f), Self::Halves(b, g)) => Arc::ptr_eq(a, b) && f == g,
+            _ => false,
+        }
+    }
 }
 
 /// One factor for each index of a weight's first axis.
@@ -102,9 +130,9 @@ impl Weight {
     }
 
     /// The numbers in the order of a kernel.
-    pub(crate) fn packed(&self) -> Option<&[f32]> {
+    pub(crate) fn packed(&self) -> Option<&PackedNumbers> {
         match &self.0 {
-            Place::Packed(packed) => Some(packed.numbers.as_slice()),
+            Place::Packed(packed) => Some(&packed.numbers),
             Place::Mapped { .. } | Place::Resident(_) => None,
         }
     }
@@ -170,8 +198,8 @@ impl Weight {
     #[must_use]
     pub fn bytes(&self) -> usize {
         match &self.0 {
-            Place::Mapped { factors, .. } => factors.iter().map(|of| size_of_val(&**of)).sum(),
-            Place::Packed(packed) => size_of_val(packed.numbers.as_slice()),
+            Place::Mapped { factors, .. } => factors_bytes(factors),
+            Place::Packed(packed) => packed.numbers.bytes(),
             Place::Resident(tensor) => tensor.elem_count() * tensor.dtype().size_in_bytes(),
         }
     }
@@ -226,24 +254,33 @@ impl Weight {
             (Place::Mapped { view: a, factors: f }, Place::Mapped { view: b, factors: g }) => {
                 a.is_same(b) && f == g
             }
-            (Place::Packed(a), Place::Packed(b)) => Arc::ptr_eq(&a.numbers, &b.numbers),
+            (Place::Packed(a), Place::Packed(b)) => a.numbers.is_same(&b.numbers),
             (Place::Resident(a), Place::Resident(b)) => a.id() == b.id(),
             _ => false,
         }
     }
 }
 
-fn widened(view: &View, factors: &[Arc<[f32]>]) -> Vec<f32> {
+fn factors_bytes(factors: &[Factors]) -> usize {
+    factors.iter().map(|of| size_of_val(&**of)).sum()
+}
+
+fn widened(view: &View, factors: &[Factors]) -> Vec<f32> {
     let mut values = vec![0.0; view.n_elements()];
     widen(view, factors, &mut values);
     values
 }
 
-fn widen(view: &View, factors: &[Arc<[f32]>], values: &mut [f32]) {
-    let per_channel = values.len() / view.shape().first().copied().unwrap_or(1).max(1);
-    for (c, channel) in values.chunks_mut(per_channel.max(1)).enumerate() {
-        view.read(c * per_channel, channel);
-        for factor in factors.iter().filter_map(|factors| factors.get(c)) {
+fn widen(view: &View, factors: &[Factors], values: &mut [f32]) {
+    view.read(0, values);
+    multiply(values, factors, view.shape().first().copied().unwrap_or(1));
+}
+
+/// Multiplies each of `n` parts of `values` with its factors.
+pub(crate) fn multiply(values: &mut [f32], factors: &[Factors], n: usize) {
+    let per_channel = values.len() / n.max(1);
+    for factors in factors {
+        for (channel, factor) in values.chunks_mut(per_channel.max(1)).zip(factors.iter()) {
             channel.iter_mut().for_each(|value| *value *= factor);
         }
     }

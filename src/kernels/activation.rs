@@ -80,6 +80,7 @@ pub(crate) fn forward_into<T: Real>(kind: Activation, x: Option<&[T]>, y: &mut [
 }
 
 /// Applies the activation in place, on the calling thread: the end of a fused convolution.
+#[inline(always)]
 pub(crate) fn apply<T: Real>(kind: Activation, x: &mut [T]) {
     // One loop a kind, so that each can run in vector registers.
     match kind {

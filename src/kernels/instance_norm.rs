@@ -115,6 +115,7 @@ struct Sums<T> {
 }
 
 /// Mean and reciprocal deviation of a plane.
+#[inline(always)]
 fn standard<T: Real>(x: &[T], eps: f64) -> (T, f64) {
     let Moments { mean, var } = moments(x);
     (T::from_f64(mean), (var + eps).sqrt().recip())

@@ -198,7 +198,9 @@ pub(crate) fn of_channel<T>(x: &[T], channel: usize, c: usize, pixels: usize) ->
     x.chunks_exact(pixels.max(1)).skip(channel).step_by(c)
 }
 
-/// The sum of `f` over the elements of equally long slices taken together, on the calling thread.
+/// The sum of `f` over the elements of equally long slices taken together, on the calling thread. (Inlined,
+/// so that it is compiled for the registers of its caller.)
+#[inline(always)]
 pub(crate) fn sum<T: Real, const N: usize>(xs: [&[T]; N], f: impl Fn([T; N]) -> T) -> f64 {
     let n = xs.iter().map(|x| x.len()).min().unwrap_or(0);
     let mut total = 0.0;
@@ -241,6 +243,7 @@ pub(crate) struct Moments {
 }
 
 /// Mean and biased variance of a plane.
+#[inline(always)]
 pub(crate) fn moments<T: Real>(plane: &[T]) -> Moments {
     let pixels = plane.len() as f64;
     let mean = sum([plane], |[x]| x) / pixels;

@@ -68,16 +68,33 @@ fn count(items: usize, threads: usize) -> usize {
     items.min(threads).max(1)
 }
 
-/// `n` zeros for each of the workers that share `items` pieces of work here.
-///
-/// # Errors
-///
-/// As [`zeros`].
-pub(crate) fn scratch<T: WithDType>(what: &str, items: usize, n: usize) -> Result<Vec<T>> {
-    zeros(what, scratch_len(items, n, rayon::current_num_threads()))
+/// Memory that kernels write to before they read it: nothing clears it, since that takes as long as many a
+/// kernel.
+pub(crate) struct Scratch<T>(Vec<MaybeUninit<T>>);
+
+impl<T: WithDType> Scratch<T> {
+    /// `n` elements for `what`.
+    ///
+    /// # Errors
+    ///
+    /// As [`zeros`].
+    pub(crate) fn new(what: &str, n: usize) -> Result<Self> {
+        let mut all = room(what, n)?;
+        // In tests of kernels what is read before it is written shows.
+        let poison = || MaybeUninit::new(T::from_f64(f64::NAN));
+        all.resize_with(n, || if cfg!(test) { poison() } else { MaybeUninit::uninit() });
+        Ok(Self(all))
+    }
+
+    /// All of it, whatever it holds.
+    #[allow(unsafe_code)] // the same memory by another name
+    pub(crate) fn numbers(&mut self) -> &mut [T] {
+        // SAFETY: all bits are numbers, and no kernel reads what it has not written.
+        unsafe { &mut *(std::ptr::from_mut(self.0.as_mut_slice()) as *mut [T]) }
+    }
 }
 
-/// Elements of [`scratch`] on `threads` threads.
+/// Elements of scratch on `threads` threads: `n` for each of the workers that share `items` pieces of work.
 pub(crate) fn scratch_len(items: usize, n: usize, threads: usize) -> usize {
     count(items, threads) * n
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::passes::Passes;
 use crate::cli::base::Base;
 use crate::cli::{Console, Global};
-use crate::engine::packing::packed;
+use crate::engine::packing::{Precision, packed};
 use crate::error::Result;
 use crate::graph::lower::{Lowered, lower};
 use crate::graph::op::Shape;
@@ -88,6 +88,9 @@ impl Speed {
             let (mapped, heap) = (measure(Weights::Mapped)?, measure(Weights::Heap)?);
             layers.extend(subject.layers(&mapped, &heap)?);
             rows.extend([mapped.row, heap.row]);
+            if Precision::Bf16.check().is_ok() {
+                rows.push(measure(Weights::Bf16)?.row);
+            }
         }
         let Subject { peak_macs_per_second, .. } = subject;
         let table =
@@ -122,7 +125,8 @@ impl Subject<'_> {
         let deployed = deploy_mapped(self.model, self.patch)?;
         let lowered = lower(&deployed.network.joined(0..deployed.network.parts.len()), &deployed.params)?;
         match weights {
-            Weights::Heap => packed(lowered),
+            Weights::Bf16 => packed(lowered, Precision::Bf16),
+            Weights::Heap => packed(lowered, Precision::F32),
             Weights::Mapped => Ok(lowered),
         }
     }

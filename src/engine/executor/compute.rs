@@ -6,6 +6,7 @@ use super::carve::Rest;
 use crate::engine::layout::{Layout, Operand, Step};
 use crate::error::Result;
 use crate::graph::op::{Op, elements};
+use crate::graph::weight::PackedNumbers;
 use crate::kernels::batch_norm::Numbers;
 use crate::kernels::conv2d::{Finish, Sizes, Weights};
 use crate::kernels::mix::Softmax;
@@ -99,7 +100,12 @@ fn full<'a>(step: &Step, layout: &Layout, input: &impl Fn(usize) -> &'a [f32]) -
 fn in_place<'a>(step: &Step<'a>) -> Option<Weights<'a, f32>> {
     let Operand { weight, widened: None } = step.weights[0].as_ref()? else { return None };
     let halves = || weight.halves().map(|(halves, factors)| Weights::Halves(halves, factors));
-    weight.packed().map(Weights::Packed).or_else(halves)
+    let packed = weight.packed().map(|numbers| match numbers {
+        PackedNumbers::Floats(floats) => Weights::Packed(floats),
+        PackedNumbers::Halves(halves, factors) => Weights::PackedHalves(halves, factors),
+        PackedNumbers::Pairs(pairs) => Weights::Pairs(pairs),
+    });
+    packed.or_else(halves)
 }
 
 /// Numbers of a weight: in its tensor, or widened in the block.

@@ -19,12 +19,13 @@ pub(super) struct Adam {
 impl Adam {
     pub(super) fn in_place(&self, w: &Tensor, g: &Tensor, [m, v]: [&Tensor; 2]) -> candle_core::Result<()> {
         let [b1, b2] = self.betas.map(|b| b as f32);
-        let [c1, c2] = self.correction.map(|c| c as f32);
+        // A product takes a fraction of the time of a quotient.
+        let [by_c1, by_c2] = self.correction.map(|c| (1.0 / c) as f32);
         let (rate, keep, eps) = (self.rate as f32, (1.0 - self.rate * self.decay) as f32, EPS as f32);
         m.inplace_op2(g, &Each(|m: &mut f32, [g]: [f32; 1]| *m = b1 * *m + (1.0 - b1) * g))?;
         v.inplace_op2(g, &Each(|v: &mut f32, [g]: [f32; 1]| *v = b2 * *v + (1.0 - b2) * g * g))?;
         let moved = |w: &mut f32, [m, v]: [f32; 2]| {
-            *w = *w * keep - rate * (m / c1) / ((v / c2).sqrt() + eps);
+            *w = *w * keep - rate * (m * by_c1) / ((v * by_c2).sqrt() + eps);
         };
         w.inplace_op3(m, v, &Each(moved))
     }

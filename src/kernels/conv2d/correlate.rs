@@ -18,7 +18,7 @@ use std::ops::Range;
 
 use super::Finish;
 use super::correlation::{Correlation, Task};
-use super::source::source;
+use super::source::{operands, source};
 use super::sums::{Sums, Target};
 use super::tile::{self, Pixels};
 use super::weights::Weights;
@@ -59,8 +59,9 @@ impl<T: Real> Work<'_, T> {
         let (sums, copy) = scratch.split_at_mut(sums);
         let registers = task.outputs.len().div_ceil(S::Register::LANES);
         let width = registers * S::Register::LANES;
-        for first in (0..self.how.inputs).step_by(self.how.part()) {
-            let part = first..self.how.inputs.min(first + self.how.part());
+        let of_part = S::DEPTH * self.how.part();
+        for first in (0..self.how.inputs).step_by(of_part) {
+            let part = first..self.how.inputs.min(first + of_part);
             let of = ((task.group, &task.outputs), &part);
             let weights = match self.how.taps(self.weights, of) {
                 Some(taps) => taps,
@@ -103,7 +104,13 @@ impl<T: Real> Work<'_, T> {
         let plane = self.how.source[0] * self.how.source[1];
         let channel = (image * self.how.groups + task.group) * self.how.inputs + part.start;
         let planes = &self.source[channel * plane..][..part.len() * plane];
-        let from = source(planes, self.how.source, [down, across], &task.rows, copy);
+        let (size, axes) = (self.how.source, [down, across]);
+        let from = if S::DEPTH == 1 {
+            source(planes, size, axes, &task.rows, copy)
+        } else {
+            // SAFETY: the caller promises the processor.
+            unsafe { operands::<S>(planes, size, axes, &task.rows, copy) }
+        };
         let width = registers * S::Register::LANES;
         let first = down.first_read() * from.row + across.first_read();
         let x = from.data.as_ptr().wrapping_add(first);
@@ -116,7 +123,7 @@ impl<T: Real> Work<'_, T> {
                     x_strides: [from.channel as isize, of_row(down.advance), across.advance],
                     w: weights.as_ptr().wrapping_add((down.first * k + across.first) * width),
                     w_strides: [k * k * width, down.step * k * width, across.step * width],
-                    counts: [part.len(), down.taps, across.taps],
+                    counts: [part.len().div_ceil(S::DEPTH), down.taps, across.taps],
                     sums: sums.as_mut_ptr().wrapping_add(start * width),
                     width,
                     adds: part.start > 0,

@@ -2,7 +2,7 @@
 //!
 //! A register holds neighbouring *pixels* of a row. A plane is first copied with the zeros around it;
 //! where windows are `stride` pixels apart, the pixels of a row that are `stride` apart come to lie
-//! side by side, so whatever a tap reads for neighbouring outputs is one run. Work is split by plane.
+//! side by side, so whatever a tap reads for neighbouring outputs is one run. Work is split by planes.
 
 mod plane;
 mod tile;
@@ -15,8 +15,11 @@ use super::{CONVOLVING, Finish, Sizes, phase_pairs};
 use crate::error::Result;
 use crate::kernels::Real;
 use crate::kernels::planes::cleared;
-use crate::kernels::share::{self, share, zeros};
+use crate::kernels::share::{self, Scratch, share, zeros};
 use crate::kernels::simd::{Isa, Job, Lanes};
+
+/// Pixels of the planes that a worker takes at once: taking them costs as much as some hundred pixels.
+const AT_ONCE: usize = 1 << 12;
 
 /// Which planes of the source a plane of the target is summed from.
 #[derive(Clone, Copy, Debug)]
@@ -53,8 +56,13 @@ impl<T: Real> Targets<'_, T> {
         [how.copy_len::<T>(), if how.is_dense() { 0 } else { how.sums_len() }]
     }
 
-    fn scratch_len(planes: usize, how: &Plane, threads: usize) -> usize {
-        share::scratch_len(planes, Self::lens(how).iter().sum(), threads)
+    /// Planes that a worker takes at once.
+    fn planes(pixels: usize) -> usize {
+        (AT_ONCE / pixels.max(1)).max(1)
+    }
+
+    fn scratch_len((planes, pixels): (usize, usize), how: &Plane, threads: usize) -> usize {
+        share::scratch_len(planes.div_ceil(Self::planes(pixels)), Self::lens(how).iter().sum(), threads)
     }
 }
 
@@ -62,10 +70,10 @@ impl<T: Real> Job<T> for Targets<'_, T> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
         let Self { how, source, weight, channels, pixels, terms, finish, target, scratch } = self;
         let ([copy_len, sums_len], [h, w], k) = (Self::lens(how), how.source, how.kernel_len);
-        let (planes, work) =
-            (target.len() / pixels.max(1), target.chunks_exact_mut(pixels.max(1)).enumerate());
+        let planes = Self::planes(pixels);
+        let work = target.chunks_mut(planes * pixels.max(1)).enumerate();
         scratch.fill(T::zero());
-        share((scratch, copy_len + sums_len), (planes, work), |scratch, (index, target)| {
+        let one = |scratch: &mut [T], (index, target): (usize, &mut [MaybeUninit<T>])| {
             let (copy, sums) = scratch.split_at_mut(copy_len);
             let channel = index % channels;
             let (first, kernel, count) = match terms {
@@ -89,6 +97,10 @@ impl<T: Real> Job<T> for Targets<'_, T> {
                 add(sums);
                 how.scatter(sums, target);
             }
+        };
+        share((scratch, copy_len + sums_len), (work.len(), work), |scratch, (piece, target)| {
+            let all = target.chunks_exact_mut(pixels.max(1)).enumerate();
+            all.for_each(|(i, target)| one(scratch, (piece * planes + i, target)));
         });
     }
 }
@@ -134,13 +146,15 @@ impl Sizes {
 
 /// Elements of scratch for the outputs on `threads` threads.
 pub(super) fn scratch_len<T: Real>(sizes: &Sizes, threads: usize) -> usize {
-    Targets::<T>::scratch_len(sizes.n * sizes.conv.outputs, &Plane::forward(sizes), threads)
+    let planes = (sizes.n * sizes.conv.outputs, sizes.planes()[1]);
+    Targets::<T>::scratch_len(planes, &Plane::forward(sizes), threads)
 }
 
 /// Elements of scratch for the gradient by the input.
 pub(super) fn dx_scratch_len<T: Real>(sizes: &Sizes, threads: usize) -> usize {
     let phases = phase_pairs(sizes).map(|phases| Plane::backward(sizes, phases));
-    phases.map(|how| Targets::<T>::scratch_len(sizes.n * sizes.c, &how, threads)).max().unwrap_or(0)
+    let planes = (sizes.n * sizes.c, sizes.planes()[0]);
+    phases.map(|how| Targets::<T>::scratch_len(planes, &how, threads)).max().unwrap_or(0)
 }
 
 /// Elements of scratch for the gradient by the weight.
@@ -190,7 +204,8 @@ pub(super) fn dw<T: Real>(sizes: &Sizes, dy: &[T], x: &[T]) -> Result<Vec<T>> {
     assert_eq!(dy.len(), sizes.n * sizes.y_len(), "dy");
     let how = &Plane::forward(sizes);
     let mut dw = zeros(CONVOLVING, sizes.weight_len())?;
-    let scratch = &mut zeros(CONVOLVING, dw_scratch_len::<T>(sizes, rayon::current_num_threads()))?;
+    let mut scratch = Scratch::new(CONVOLVING, dw_scratch_len::<T>(sizes, rayon::current_num_threads()))?;
+    let scratch = scratch.numbers();
     // SAFETY: the job demands nothing beside its processor.
     unsafe { T::dispatch(Weights { sizes, how, dy, x, dw: &mut dw, scratch }) };
     Ok(dw)

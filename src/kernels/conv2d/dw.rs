@@ -8,19 +8,19 @@
 //!
 //! `dw` can be larger than any cache and there can be few images, so the work is cut by shapes
 //! alone: `dw` into *blocks*, a panel of output channels and some input channels each, and the
-//! images into *parts*. A task is one block over one part. Each worker sums a task in a block of
-//! its own; when all workers are done, the blocks are added to `dw` in the order of the tasks. So
-//! no sum depends on the number of threads, and besides `dw` there is one block for each worker.
+//! images into *parts*. A task is one block over one part. Some tasks at a time are summed in blocks of
+//! their own; when all of them are done, these are added to `dw` in the order of the tasks. So no sum
+//! depends on the number of threads, and besides `dw` there are a few blocks.
 //!
 //! In a task the gradients of a few output rows are copied pixel by pixel, so that a tile holds
 //! neighbouring output channels side by side; see `tile`.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
-
-use rayon::prelude::*;
 
 use super::axis::Axis;
 use super::source::{Source, copy_len, source};
+use super::sums::Target;
 use super::tile::{self, Taps};
 use super::winograd::LEAST;
 use super::winograd::dw::{ByTiles, CHANNELS, Read};
@@ -29,7 +29,7 @@ use crate::error::Result;
 use crate::kernels::Real;
 use crate::kernels::matmul::Matrix;
 use crate::kernels::matmul::pack::{self, Columns, Run};
-use crate::kernels::share::{self, zeros};
+use crate::kernels::share::{self, Scratch, share, zeros};
 use crate::kernels::simd::{Isa, Job, Lanes, Num};
 
 /// Most elements of a block, where one input channel allows it: 128 KiB of f32, for the
@@ -38,6 +38,10 @@ const BLOCK: usize = 1 << 15;
 
 /// Tasks there should be at least. It has many divisors, so that few threads end up idle.
 const TASKS: usize = 12;
+
+/// Elements of the blocks that are summed before they are added, at least: for each worker there is one, for
+/// small blocks there are more, since workers wait for each other where they are added.
+const AT_ONCE: usize = 1 << 16;
 
 /// Output pixels whose gradients are copied together, about.
 const PIXELS: usize = 128;
@@ -125,26 +129,46 @@ impl Cut {
         }
     }
 
-    /// Elements of a worker's block, by output and by tap, of its gradients and of its copy of `x`.
-    fn lens(&self) -> [usize; 4] {
+    /// Terms of a task for each output.
+    fn terms(&self, task: &Task) -> usize {
+        task.inputs.len() * self.sizes.unfold.taps()
+    }
+
+    /// Where the first term of a task's first output is in `dw`.
+    fn place(&self, task: &Task) -> usize {
+        let output = task.group * (self.sizes.conv.outputs / self.sizes.conv.groups) + task.outputs.start;
+        output * self.sizes.depth() + task.inputs.start * self.sizes.unfold.taps()
+    }
+
+    /// Elements of a block.
+    fn block(&self) -> usize {
+        (self.channels * self.sizes.unfold.taps() * self.width).max(1)
+    }
+
+    /// Elements of a worker's block by tap, of its gradients and of its copy of `x`.
+    fn lens(&self) -> [usize; 3] {
         let [down, across] = &self.axes;
-        let block = self.channels * self.sizes.unfold.taps() * self.width;
         if let Some(by_tiles) = &self.by_tiles {
-            return [block, block, by_tiles.len(self.channels, self.images, [self.lanes, self.width]), 0];
+            return [self.block(), by_tiles.len(self.channels, self.images, [self.lanes, self.width]), 0];
         }
-        [
-            block,
-            block,
-            self.rows * self.sizes.unfold.ow * self.width,
-            copy_len([down, across], self.channels, self.rows),
-        ]
+        let gradients = self.rows * self.sizes.unfold.ow * self.width;
+        [self.block(), gradients, copy_len([down, across], self.channels, self.rows)]
+    }
+
+    /// Elements of scratch for all workers, and of the blocks that they fill.
+    fn scratch_lens(&self, threads: usize) -> [usize; 2] {
+        let len = self.lens().iter().sum();
+        // A task that is all there is of its block writes to `dw` at once.
+        let blocks =
+            if self.parts == 1 { 0 } else { (AT_ONCE / self.block()).max(threads).min(self.tasks()) };
+        [share::scratch_len(self.tasks(), len, threads), blocks * self.block()]
     }
 }
 
 /// Bytes beside `dw`.
 pub(super) fn scratch_bytes<T: Real>(sizes: &Sizes, threads: usize) -> usize {
     let cut = Cut::new(sizes, T::widths());
-    share::scratch_len(cut.tasks(), cut.lens().iter().sum(), threads) * size_of::<T>()
+    cut.scratch_lens(threads).iter().sum::<usize>() * size_of::<T>()
 }
 
 pub(super) fn dw<T: Real>(sizes: &Sizes, dy: &[T], x: &[T]) -> Result<Vec<T>> {
@@ -168,48 +192,61 @@ fn dw_by<T: Real>(
     assert_eq!(x.len(), sizes.n * sizes.x_len(), "x");
     assert_eq!(dy.len(), sizes.n * sizes.y_len(), "dy");
     let cut = &Cut::new(sizes, widths);
-    let len = cut.lens().iter().sum::<usize>().max(1);
-    let mut dw = zeros(CONVOLVING, sizes.weight_len())?;
-    let mut scratch = share::scratch(CONVOLVING, cut.tasks(), len)?;
-    let workers = scratch.len() / len;
+    let (len, depth) = (cut.lens().iter().sum(), cut.sizes.depth());
+    let [scratch, blocks] = cut.scratch_lens(rayon::current_num_threads());
+    let mut scratch = Scratch::new(CONVOLVING, scratch)?;
+    let scratch = scratch.numbers();
+    if cut.parts == 1 {
+        let fill = |dw: &mut [MaybeUninit<T>]| {
+            let target = Target::new(dw);
+            share((scratch, len), (cut.tasks(), 0..cut.tasks()), |scratch, index| {
+                let task = &cut.task(index);
+                let to = Columns { to: target.at(cut.place(task)), stride: depth, whole: false };
+                sum(Sum { cut, task, dy, x, to, scratch });
+            });
+        };
+        // SAFETY: all tasks together have every weight, each of them its own.
+        return unsafe { share::filled(CONVOLVING, sizes.weight_len(), fill) };
+    }
+    let (mut dw, block) = (zeros(CONVOLVING, sizes.weight_len())?, cut.block());
+    let mut blocks = Scratch::new(CONVOLVING, blocks)?;
+    let blocks = blocks.numbers();
     // Entering the pool once makes the many short steps within it cheap.
     rayon::scope(|_| {
-        for first in (0..cut.tasks()).step_by(workers) {
-            let tasks = first..cut.tasks().min(first + workers);
-            let work = scratch.par_chunks_exact_mut(len).zip(tasks.clone()).with_max_len(1);
-            work.for_each(|(scratch, task)| {
-                let task = &cut.task(task);
-                sum(Sum { cut, task, dy, x, scratch });
+        for first in (0..cut.tasks()).step_by((blocks.len() / block).max(1)) {
+            let tasks = first..cut.tasks().min(first + blocks.len() / block);
+            let work = blocks.chunks_exact_mut(block).zip(tasks.clone());
+            share((&mut *scratch, len), (tasks.len(), work), |scratch, (to, index)| {
+                let task = &cut.task(index);
+                let to = Columns { to: to.as_mut_ptr(), stride: cut.terms(task), whole: false };
+                sum(Sum { cut, task, dy, x, to, scratch });
             });
-            let done = tasks.map(|task| cut.task(task)).zip(scratch.chunks_exact(len));
-            done.for_each(|(task, own)| add(cut, &task, own, &mut dw));
+            let done = tasks.map(|task| cut.task(task)).zip(blocks.chunks_exact(block));
+            done.for_each(|(task, sums)| add(cut, &task, sums, &mut dw));
         }
     });
     Ok(dw)
 }
 
-/// The sum of a task, at the start of `scratch`: `[o][c][taps]`.
+/// The sum of a task, in columns of `[c][taps]` for each output: there must be place for them.
 struct Sum<'a, T> {
     cut: &'a Cut,
     task: &'a Task,
     dy: &'a [T],
     x: &'a [T],
+    to: Columns<T>,
     scratch: &'a mut [T],
 }
 
 impl<T: Real> Job<T> for Sum<'_, T> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
-        let Self { cut, task, dy, x, scratch } = self;
-        let [whole, block, ..] = cut.lens();
-        let (whole, scratch) = scratch.split_at_mut(whole);
-        let (block, scratch) = scratch.split_at_mut(block);
+        let Self { cut, task, dy, x, to, scratch } = self;
+        let (block, scratch) = scratch.split_at_mut(cut.block());
         // SAFETY: the caller promises the processor.
         unsafe { sum::<S, T>(cut, task, [dy, x], block, scratch) };
-        let terms = task.inputs.len() * cut.sizes.unfold.taps();
-        let from = Run { from: block, stride: cut.width, n: terms };
-        let columns = Columns { to: whole.as_mut_ptr(), stride: terms, whole: false };
-        // SAFETY: the caller promises the processor; there is place for the terms of every output.
-        unsafe { pack::transposed::<S>(from, task.outputs.len(), columns) };
+        let from = Run { from: block, stride: cut.width, n: cut.terms(task) };
+        // SAFETY: the caller promises the processor and the place.
+        unsafe { pack::transposed::<S>(from, task.outputs.len(), to) };
     }
 }
 
@@ -238,7 +275,7 @@ unsafe fn sum<S: Isa<Register: Lanes<Element = T>>, T: Real>(
         // SAFETY: the caller promises the processor.
         return unsafe { by_tiles.sum::<S>((x, dy), task.images.len(), (block, cut.width), scratch) };
     }
-    let (gradients, copy) = scratch.split_at_mut(cut.lens()[2]);
+    let (gradients, copy) = scratch.split_at_mut(cut.lens()[1]);
     block.fill(T::zero());
     for image in task.images.clone() {
         let x = &x[image * c * x_plane + first_x..][..task.inputs.len() * x_plane];
@@ -290,11 +327,9 @@ unsafe fn sum_rows<S: Isa>(
 
 /// Adds the sums of a task to their place in `dw`.
 fn add<T: Real>(cut: &Cut, task: &Task, sums: &[T], dw: &mut [T]) {
-    let (taps, depth) = (cut.sizes.unfold.taps(), cut.sizes.depth());
-    let (start, terms) = (task.inputs.start * taps, task.inputs.len() * taps);
-    let group = task.group * (cut.sizes.conv.outputs / cut.sizes.conv.groups);
-    for (o, sums) in task.outputs.clone().zip(sums.chunks_exact(terms.max(1))) {
-        let to = &mut dw[(group + o) * depth + start..][..terms];
+    let (start, terms) = (cut.place(task), cut.terms(task));
+    for (i, sums) in sums.chunks_exact(terms.max(1)).enumerate().take(task.outputs.len()) {
+        let to = &mut dw[start + i * cut.sizes.depth()..][..terms];
         to.iter_mut().zip(sums).for_each(|(to, &sum)| *to += sum);
     }
 }

@@ -9,7 +9,7 @@ use super::correlation::Correlation;
 use super::weights::Weights;
 use super::winograd::Winograd;
 use crate::kernels::Real;
-use crate::kernels::simd::widened;
+use crate::kernels::simd::{Job, widened};
 
 /// Fills the target positions of a correlation in the way `how`, with its scratch.
 pub(super) struct Sums<'a, T, H> {
@@ -31,10 +31,23 @@ impl<T: Real> Sums<'_, T, Correlation> {
         assert_eq!(target.len(), how.outputs * to, "target");
         assert_eq!(weights.len(), how.weight_len(&weights), "weights");
         match &Winograd::of(how) {
+            Some(how) => Sums { how, source, weights, finish, target, scratch }.dispatch(),
+            None => Sums { how, source, weights, finish, target, scratch }.dispatch(),
+        }
+    }
+}
+
+impl<T: Real, H> Sums<'_, T, H>
+where
+    Self: Job<T>,
+{
+    fn dispatch(self) {
+        if matches!(self.weights, Weights::Pairs(_)) {
             // SAFETY: the job demands nothing beside its processor.
-            Some(how) => unsafe { T::dispatch(Sums { how, source, weights, finish, target, scratch }) },
+            unsafe { T::dispatch_pairs(self) }
+        } else {
             // SAFETY: as above.
-            None => unsafe { T::dispatch(Sums { how, source, weights, finish, target, scratch }) },
+            unsafe { T::dispatch(self) }
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::kernels::simd::{Isa, Kernel, Lanes, Num};
 /// ```text
 /// for c, i, j, p, v:  sums[p][v] += x[c][i][j + p step] * w[c][i][j][v]
 /// ```
+///
+/// Pixels and weights are operands: with pairs, `c` are two input channels each.
 #[derive(Clone, Copy)]
 pub(super) struct Pixels<T> {
     /// Where the first pixel reads its first tap.
@@ -67,23 +69,23 @@ pub(super) fn tiles(n: usize, registers: usize) -> impl Iterator<Item = (usize, 
 }
 
 /// `P` pixels and `V` registers; pixels lie side by side where `DENSE`.
-struct PixelTile<'a, T, const P: usize, const V: usize, const DENSE: bool>(&'a Pixels<T>);
+struct PixelTile<'a, S: Isa, const P: usize, const V: usize, const DENSE: bool>(&'a Pixels<Num<S>>);
 
-impl<R: Lanes, const P: usize, const V: usize, const DENSE: bool> Kernel<R>
-    for PixelTile<'_, R::Element, P, V, DENSE>
+impl<S: Isa, const P: usize, const V: usize, const DENSE: bool> Kernel<S::Register>
+    for PixelTile<'_, S, P, V, DENSE>
 {
     #[inline(always)]
     unsafe fn run(self) {
-        let tile = self.0;
+        let (tile, lanes) = (self.0, S::Register::LANES);
         let step = if DENSE { 1 } else { tile.x_step };
         // SAFETY: the caller promises the processor.
-        let zero = unsafe { R::zero() };
+        let zero = unsafe { S::Register::zero() };
         let mut sums = [[zero; V]; P];
         if tile.adds {
             for (p, sums) in sums.iter_mut().enumerate() {
                 for (v, sum) in sums.iter_mut().enumerate() {
                     // SAFETY: the caller promises the sums.
-                    *sum = unsafe { R::load(tile.sums.wrapping_add(p * tile.width + v * R::LANES)) };
+                    *sum = unsafe { S::Register::load(tile.sums.wrapping_add(p * tile.width + v * lanes)) };
                 }
             }
         }
@@ -96,13 +98,14 @@ impl<R: Lanes, const P: usize, const V: usize, const DENSE: bool> Kernel<R>
                     let mut weights = [zero; V];
                     for (v, weight) in weights.iter_mut().enumerate() {
                         // SAFETY: the caller promises the weights.
-                        *weight = unsafe { R::load(w.wrapping_add(v * R::LANES)) };
+                        *weight = unsafe { S::Register::load(w.wrapping_add(v * lanes)) };
                     }
                     for (p, sums) in sums.iter_mut().enumerate() {
                         // SAFETY: the caller promises the pixels.
-                        let pixel = unsafe { R::splat(x.wrapping_add(p * step)) };
+                        let pixel = unsafe { S::Register::splat(x.wrapping_add(p * step)) };
                         for (sum, weight) in sums.iter_mut().zip(weights) {
-                            *sum = sum.add_product(pixel, weight);
+                            // SAFETY: the caller promises the processor.
+                            *sum = unsafe { S::add_products(*sum, pixel, weight) };
                         }
                     }
                     x = x.wrapping_offset(tile.x_strides[2]);
@@ -117,7 +120,7 @@ impl<R: Lanes, const P: usize, const V: usize, const DENSE: bool> Kernel<R>
         for (p, sums) in sums.into_iter().enumerate() {
             for (v, sum) in sums.into_iter().enumerate() {
                 // SAFETY: the caller promises the sums.
-                unsafe { sum.store(tile.sums.wrapping_add(p * tile.width + v * R::LANES)) };
+                unsafe { sum.store(tile.sums.wrapping_add(p * tile.width + v * lanes)) };
             }
         }
     }
@@ -218,10 +221,10 @@ pub(super) unsafe fn pixels<S: Isa>(tile: &Pixels<Num<S>>, size: usize, register
         ($p:literal, $v:literal) => {
             if tile.x_step == 1 {
                 // SAFETY: the caller's promise.
-                unsafe { S::vectorize(PixelTile::<_, $p, $v, true>(tile)) }
+                unsafe { S::vectorize(PixelTile::<S, $p, $v, true>(tile)) }
             } else {
                 // SAFETY: the caller's promise.
-                unsafe { S::vectorize(PixelTile::<_, $p, $v, false>(tile)) }
+                unsafe { S::vectorize(PixelTile::<S, $p, $v, false>(tile)) }
             }
         };
     }

@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use candle_core::WithDType;
 use half::f16;
 
 use super::Sizes;
@@ -16,7 +17,8 @@ use crate::kernels::Real;
 use crate::kernels::matmul::Matrix;
 use crate::kernels::matmul::pack::{self, Columns, Run};
 use crate::kernels::share::zeros;
-use crate::kernels::simd::{Isa, Job, Lanes, widened};
+use crate::kernels::simd::pair::{numbers, pair};
+use crate::kernels::simd::{Element, Isa, Kernel, Lanes, Num, widened};
 
 /// The weights of a convolution.
 #[derive(Clone, Copy)]
@@ -28,13 +30,17 @@ pub(crate) enum Weights<'a, T> {
     Plain(&'a [T]),
     /// What [`packed`] made of them.
     Packed(&'a [T]),
+    /// What [`pairs`] made of them: to be multiplied as pairs.
+    Pairs(&'a [T]),
+    /// What [`packed`] made of numbers in half precision, with factors as above.
+    PackedHalves(&'a [f16], &'a [Arc<[T]>]),
 }
 
 impl<T> Weights<'_, T> {
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Halves(halves, _) => halves.len(),
-            Self::Plain(numbers) | Self::Packed(numbers) => numbers.len(),
+            Self::Halves(halves, _) | Self::PackedHalves(halves, _) => halves.len(),
+            Self::Packed(numbers) | Self::Pairs(numbers) | Self::Plain(numbers) => numbers.len(),
         }
     }
 }
@@ -42,10 +48,11 @@ impl<T> Weights<'_, T> {
 impl Correlation {
     /// Elements that these weights must have.
     pub(super) fn weight_len<T: Real>(&self, weights: &Weights<T>) -> usize {
-        let of_output = self.inputs * self.k * self.k;
+        let (taps, packed) = (self.k * self.k, self.groups * self.group_width::<T>());
         match weights {
-            Weights::Packed(_) => self.groups * self.group_width::<T>() * of_output,
-            Weights::Halves(..) | Weights::Plain(_) => self.groups * self.outputs * of_output,
+            Weights::Packed(_) | Weights::PackedHalves(..) => packed * self.inputs * taps,
+            Weights::Pairs(_) => packed * self.inputs.div_ceil(2) * taps,
+            Weights::Halves(..) | Weights::Plain(_) => self.groups * self.outputs * self.inputs * taps,
         }
     }
 
@@ -58,17 +65,30 @@ impl Correlation {
     }
 
     /// The weights of a panel, some output channels of a group, and a part of its input channels where they
-    /// lie `[c][taps][width]` already.
+    /// lie `[c][taps][width]` already, as numbers or as pairs.
     pub(super) fn taps<'a, T: Real>(
         &self,
         weights: Weights<'a, T>,
         ((group, outputs), part): ((usize, &Range<usize>), &Range<usize>),
     ) -> Option<&'a [T]> {
-        let Weights::Packed(all) = weights else { return None };
+        match weights {
+            Weights::Packed(all) => Some(&all[self.place::<T>((group, outputs), (part, 1))]),
+            Weights::Pairs(all) => Some(&all[self.place::<T>((group, outputs), (part, 2))]),
+            _ => None,
+        }
+    }
+
+    /// Where they lie in a packed weight whose elements hold `depth` channels. A part begins with one.
+    fn place<T: Real>(
+        &self,
+        (group, outputs): (usize, &Range<usize>),
+        (part, depth): (&Range<usize>, usize),
+    ) -> Range<usize> {
         let ([lanes, widest], taps) = (T::widths(), self.k * self.k);
         let (panel, width) = (self.panel(widest), outputs.len().next_multiple_of(lanes));
         let before = group * self.group_width::<T>() + outputs.start / panel * panel.next_multiple_of(lanes);
-        Some(&all[(before * self.inputs + part.start * width) * taps..][..part.len() * taps * width])
+        let start = (before * self.inputs.div_ceil(depth) + part.start / depth * width) * taps;
+        start..start + part.len().div_ceil(depth) * taps * width
     }
 
     /// Copies them to the start of `to`, from wherever they are.
@@ -76,9 +96,9 @@ impl Correlation {
     /// # Safety
     ///
     /// The processor must know the instructions of `S`.
-    pub(super) unsafe fn copy_taps<T: Real, S: Isa<Register: Lanes<Element = T>>>(
+    pub(super) unsafe fn copy_taps<'a, T: Real, S: Isa<Register: Lanes<Element = T>>>(
         &self,
-        weights: Weights<T>,
+        weights: Weights<'a, T>,
         (panel, part): ((usize, &Range<usize>), &Range<usize>),
         to: &mut [T],
     ) {
@@ -87,24 +107,42 @@ impl Correlation {
         let to = &mut to[..part.len() * taps * width];
         let [output, input] = self.strides;
         let first = group * self.inputs * self.outputs * taps + outputs.start * output;
-        match weights {
+        let channels = group * self.outputs + outputs.start..group * self.outputs + outputs.end;
+        let of_panel = |factors: &'a [Arc<[T]>]| factors.iter().map(|all| &all[channels.clone()]);
+        let others = match weights {
             Weights::Halves(all, factors) => {
+                let mut factors = of_panel(factors);
                 let from = &all[first + part.start * input..];
                 let from = Run { from, stride: output, n: outputs.len() };
                 let columns = Columns { to: to.as_mut_ptr(), stride: width, whole: true };
                 // SAFETY: the caller promises the processor; there is a row of `width` for each tap.
-                unsafe { pack::transposed_halves::<S>(from, taps * part.len(), columns) };
-                let channels = group * self.outputs + outputs.start..group * self.outputs + outputs.end;
-                for factors in factors.iter().map(|all| &all[channels.clone()]) {
-                    widened(|| multiply(to, width, factors));
-                }
+                unsafe { pack::transposed_halves::<S>(from, taps * part.len(), (columns, factors.next())) };
+                factors
             }
-            Weights::Packed(_) => {
-                self.taps(weights, (panel, part)).into_iter().for_each(|taps| to.copy_from_slice(taps));
+            Weights::Packed(all) => {
+                to.copy_from_slice(&all[self.place::<T>(panel, (part, 1))]);
+                of_panel(&[])
             }
-            // SAFETY: the caller promises the processor.
-            Weights::Plain(all) => unsafe { self.pack::<T, S>(&all[first..], (outputs, part), to, width) },
-        }
+            Weights::Pairs(all) => {
+                let from = &all[self.place::<T>(panel, (part, 2))];
+                // SAFETY: the caller promises the processor.
+                unsafe { S::vectorize(Parts::<S> { from, to, row: taps * width }) };
+                of_panel(&[])
+            }
+            Weights::PackedHalves(all, factors) => {
+                let mut factors = of_panel(factors);
+                let from = &all[self.place::<T>(panel, (part, 1))];
+                // SAFETY: the caller promises the processor.
+                unsafe { pack::widened::<S>(from, width, (to, factors.next())) };
+                factors
+            }
+            Weights::Plain(all) => {
+                // SAFETY: the caller promises the processor.
+                unsafe { self.pack::<T, S>(&all[first..], (outputs, part), to, width) };
+                of_panel(&[])
+            }
+        };
+        others.for_each(|factors| widened(|| multiply(to, width, factors)));
     }
 
     /// # Safety
@@ -138,6 +176,32 @@ impl Correlation {
     }
 }
 
+/// Takes operands apart: of each `row` of them, whole registers, two rows of numbers, the last of which may
+/// have no place.
+struct Parts<'a, S: Isa> {
+    from: &'a [Num<S>],
+    to: &'a mut [Num<S>],
+    row: usize,
+}
+
+impl<S: Isa> Kernel<S::Register> for Parts<'_, S> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        for (from, to) in self.from.chunks_exact(self.row).zip(self.to.chunks_mut(2 * self.row)) {
+            for at in (0..self.row).step_by(S::Register::LANES) {
+                // SAFETY: the caller promises the processor; a row is whole registers.
+                let operand = unsafe { S::Register::load(from[at..].as_ptr()) };
+                // SAFETY: the caller promises the processor.
+                let parts = unsafe { S::parts(operand) };
+                for (to, part) in to.chunks_exact_mut(self.row).zip(parts) {
+                    // SAFETY: there is place for a row.
+                    unsafe { part.store(to[at..].as_mut_ptr()) };
+                }
+            }
+        }
+    }
+}
+
 /// Multiplies the columns of rows of `width` elements.
 fn multiply<T: Real>(rows: &mut [T], width: usize, factors: &[T]) {
     for row in rows.chunks_exact_mut(width) {
@@ -145,62 +209,101 @@ fn multiply<T: Real>(rows: &mut [T], width: usize, factors: &[T]) {
     }
 }
 
-/// `weight` `[outputs, inputs of a group, k, k]` as [`Weights::Packed`] has it, for outputs; none for
+/// `weight` `[outputs, inputs of a group, k, k]` in the order of [`Weights::Packed`], for outputs; none for
 /// convolutions that do not read weights so.
 ///
 /// # Errors
 ///
 /// [`crate::Error::Memory`] when the limit does not allow it.
-pub(crate) fn packed<T: Real>(sizes: &Sizes, weight: &[T]) -> Result<Option<Vec<T>>> {
+pub(crate) fn packed<N: WithDType>(sizes: &Sizes, weight: &[N]) -> Result<Option<Vec<N>>> {
     if sizes.is_depthwise() || weight.len() != sizes.weight_len() {
         return Ok(None);
     }
-    let how = &Correlation::forward(sizes);
-    let mut to = zeros("packing a weight", how.weight_len::<T>(&Weights::Packed(&[])))?;
-    // SAFETY: the job demands nothing beside its processor.
-    unsafe { T::dispatch(Pack { how, weight, to: &mut to }) };
-    Ok(Some(to))
-}
-
-struct Pack<'a, T> {
-    how: &'a Correlation,
-    weight: &'a [T],
-    to: &'a mut [T],
-}
-
-impl<T: Real> Job<T> for Pack<'_, T> {
-    unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
-        let Self { how, weight, mut to } = self;
-        let panel = how.panel(S::PANEL * S::Register::LANES);
-        let depth = how.inputs * how.k * how.k;
-        for group in 0..how.groups {
-            for first in (0..how.outputs).step_by(panel) {
-                let outputs = first..how.outputs.min(first + panel);
-                let of = ((group, &outputs), &(0..how.inputs));
-                // SAFETY: the caller promises the processor.
-                unsafe { how.copy_taps::<T, S>(Weights::Plain(weight), of, to) };
-                let width = outputs.len().next_multiple_of(S::Register::LANES);
-                to = &mut std::mem::take(&mut to)[depth * width..];
-            }
+    let depth = sizes.depth().max(1);
+    let panels = panels(sizes);
+    let mut packed = zeros("packing a weight", panels.last().map_or(0, |last| last.place.end))?;
+    for Panel { outputs, place, width } in panels {
+        let (from, to) = (&weight[outputs.start * depth..outputs.end * depth], &mut packed[place]);
+        for (i, from) in from.chunks_exact(depth).enumerate() {
+            to[i..].iter_mut().step_by(width).zip(from).for_each(|(to, &x)| *to = x);
         }
     }
+    Ok(Some(packed))
 }
 
 /// The weight that [`packed`] was given.
-pub(crate) fn unpacked<T: Real>(sizes: &Sizes, packed: &[T]) -> Vec<T> {
-    let how = &Correlation::forward(sizes);
-    let [lanes, widest] = T::widths();
-    let (panel, depth) = (how.panel(widest), how.inputs * how.k * how.k);
-    let mut weight = vec![T::zero(); sizes.weight_len()];
-    let mut from = packed;
-    for weight in weight.chunks_exact_mut((how.outputs * depth).max(1)) {
-        for outputs in weight.chunks_mut((panel * depth).max(1)) {
-            let width = (outputs.len() / depth).next_multiple_of(lanes);
-            for (i, output) in outputs.chunks_exact_mut(depth).enumerate() {
-                output.iter_mut().zip(from[i..].iter().step_by(width)).for_each(|(to, &x)| *to = x);
-            }
-            from = &from[width * depth..];
+pub(crate) fn unpacked<N: WithDType>(sizes: &Sizes, packed: &[N]) -> Vec<N> {
+    let depth = sizes.depth().max(1);
+    let mut weight = vec![N::zero(); sizes.weight_len()];
+    for Panel { outputs, place, width } in panels(sizes) {
+        let (from, to) = (&packed[place], &mut weight[outputs.start * depth..outputs.end * depth]);
+        for (i, to) in to.chunks_exact_mut(depth).enumerate() {
+            to.iter_mut().zip(from[i..].iter().step_by(width)).for_each(|(to, &x)| *to = x);
         }
     }
     weight
+}
+
+/// What [`packed`] gives for `weight`, with pairs of neighbouring input channels: `[c / 2][taps][width]`.
+///
+/// # Errors
+///
+/// As there.
+pub(crate) fn pairs(sizes: &Sizes, weight: &[f32]) -> Result<Option<Vec<f32>>> {
+    let Some(packed) = packed(sizes, weight)? else { return Ok(None) };
+    let mut pairs = zeros("pairing a weight", packed.len().div_ceil(2))?;
+    pairs.clear();
+    for Panel { place, width, .. } in panels(sizes) {
+        let channel = sizes.unfold.taps() * width;
+        for two in packed[place].chunks(2 * channel) {
+            let (first, second) = two.split_at(channel);
+            let second = second.iter().copied().chain(std::iter::repeat(0.0));
+            pairs.extend(first.iter().zip(second).map(|(&first, second)| pair(first, second)));
+        }
+    }
+    Ok(Some(pairs))
+}
+
+/// The weight that [`pairs`] was given, rounded.
+pub(crate) fn unpaired(sizes: &Sizes, pairs: &[f32]) -> Vec<f32> {
+    let mut packed = Vec::with_capacity(2 * pairs.len());
+    let mut pairs = pairs.iter();
+    for Panel { place, width, .. } in panels(sizes) {
+        let (channel, end) = (sizes.unfold.taps() * width, place.end);
+        for _ in 0..place.len().div_ceil(2 * channel.max(1)) {
+            let two: Vec<[f32; 2]> = pairs.by_ref().take(channel).map(|&pair| numbers(pair)).collect();
+            packed.extend([0, 1].into_iter().flat_map(|i| two.iter().map(move |of| of[i])));
+        }
+        packed.truncate(end);
+    }
+    unpacked(sizes, &packed)
+}
+
+/// A panel of a packed weight.
+struct Panel {
+    /// Counted over all groups.
+    outputs: Range<usize>,
+    /// Where it lies.
+    place: Range<usize>,
+    width: usize,
+}
+
+/// The panels of all groups, for the instructions that `f32` is computed by.
+fn panels(sizes: &Sizes) -> Vec<Panel> {
+    let how = &Correlation::forward(sizes);
+    let [lanes, widest] = f32::widths();
+    let mut end = 0;
+    let of_group = |group: usize| {
+        let last = (group + 1) * how.outputs;
+        (group * how.outputs..last)
+            .step_by(how.panel(widest))
+            .map(move |first| first..last.min(first + how.panel(widest)))
+    };
+    let place = |outputs: Range<usize>| {
+        let width = outputs.len().next_multiple_of(lanes);
+        let start = end;
+        end += how.inputs * how.k * how.k * width;
+        Panel { outputs, place: start..end, width }
+    };
+    (0..how.groups).flat_map(of_group).map(place).collect()
 }

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use half::f16;
 
 use super::Matrix;
-use crate::kernels::simd::{Isa, Kernel, Lanes, MOST, Num};
+use crate::kernels::simd::{Isa, Kernel, Lanes, MOST, Num, prefetch};
 
 /// Copies `matrix` to `to` row by row, `width` elements a row: missing columns become 0. `width` is a
 /// multiple of a register.
@@ -68,21 +68,84 @@ pub(crate) struct Columns<T> {
 /// element of every run, up to whole registers if `whole`, and nothing else may have it.
 pub(crate) unsafe fn transposed<S: Isa>(from: Run<Num<S>>, length: usize, to: Columns<Num<S>>) {
     // SAFETY: the caller's promise.
-    unsafe { transposed_as::<S, AsTheyAre>(from, length, to) };
+    unsafe { transposed_as::<S, AsTheyAre>(from, length, (to, None)) };
 }
 
-/// As [`transposed`], of runs in half precision, which are widened.
+/// As [`transposed`], of runs in half precision, which are widened and multiplied by a factor each, if
+/// there are some.
 ///
 /// # Panics
 ///
-/// As there.
+/// As there, and when there are fewer factors than runs.
 ///
 /// # Safety
 ///
 /// As there.
-pub(crate) unsafe fn transposed_halves<S: Isa>(from: Run<f16>, length: usize, to: Columns<Num<S>>) {
+pub(crate) unsafe fn transposed_halves<S: Isa>(
+    from: Run<f16>,
+    length: usize,
+    to: (Columns<Num<S>>, Option<&[Num<S>]>),
+) {
     // SAFETY: the caller's promise.
     unsafe { transposed_as::<S, Halves>(from, length, to) };
+}
+
+/// Widens rows of `width` numbers of half precision, whole registers, and multiplies the columns by a
+/// factor each, if there are some.
+///
+/// # Panics
+///
+/// When `to` has another length, or rows have fewer columns than there are factors.
+///
+/// # Safety
+///
+/// The processor must know the instructions of `S`.
+pub(crate) unsafe fn widened<S: Isa>(
+    from: &[f16],
+    width: usize,
+    (to, factors): (&mut [Num<S>], Option<&[Num<S>]>),
+) {
+    assert!(from.len() == to.len() && width.is_multiple_of(S::Register::LANES), "no whole registers");
+    assert!(to.len().is_multiple_of(width) && factors.is_none_or(|of| of.len() <= width), "no whole rows");
+    // SAFETY: the caller promises the processor.
+    unsafe { S::vectorize(Widened { from, width, to, factors }) };
+}
+
+struct Widened<'a, T> {
+    from: &'a [f16],
+    width: usize,
+    to: &'a mut [T],
+    factors: Option<&'a [T]>,
+}
+
+impl<V: Lanes> Kernel<V> for Widened<'_, V::Element> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        let Self { from, width, to, factors } = self;
+        for first in (0..width).step_by(V::LANES) {
+            // SAFETY: the caller promises the processor.
+            let factor = unsafe { factors_from::<V>(factors, first) };
+            for at in (first..to.len()).step_by(width) {
+                // SAFETY: the caller promises the processor and whole rows.
+                let register = unsafe { V::load_halves(from.as_ptr().wrapping_add(at)) };
+                let register = factor.map_or(register, |factor| register.mul(factor));
+                // SAFETY: as above.
+                unsafe { register.store(to.as_mut_ptr().wrapping_add(at)) };
+            }
+        }
+    }
+}
+
+/// A register of factors from `first` on, then zeros.
+///
+/// # Safety
+///
+/// The processor must know the instructions of `V`.
+#[inline(always)]
+unsafe fn factors_from<V: Lanes>(factors: Option<&[V::Element]>, first: usize) -> Option<V> {
+    let from = factors?.get(first..).filter(|from| !from.is_empty())?;
+    // SAFETY: the caller promises the processor; there are as many factors.
+    Some(unsafe { V::load_first(from.as_ptr(), from.len().min(V::LANES)) })
 }
 
 /// # Safety
@@ -91,14 +154,15 @@ pub(crate) unsafe fn transposed_halves<S: Isa>(from: Run<f16>, length: usize, to
 unsafe fn transposed_as<S: Isa, L: Load<S::Register>>(
     from: Run<L::From>,
     length: usize,
-    to: Columns<Num<S>>,
+    (to, factors): (Columns<Num<S>>, Option<&[Num<S>]>),
 ) {
     if from.n == 0 || length == 0 {
         return;
     }
     assert!((from.n - 1) * from.stride + length <= from.from.len(), "runs reach past their slice");
+    assert!(factors.is_none_or(|factors| from.n <= factors.len()), "factors are missing");
     // SAFETY: the caller promises the processor and what is written; what is read lies within the slice.
-    unsafe { S::vectorize(Transposed::<_, _, L> { from, length, to, by: PhantomData }) };
+    unsafe { S::vectorize(Transposed::<_, _, L> { from, length, to, factors, by: PhantomData }) };
 }
 
 /// How numbers come into a register.
@@ -111,6 +175,10 @@ trait Load<V: Lanes> {
     ///
     /// As [`Lanes::load_first`].
     unsafe fn load(from: *const Self::From, n: usize) -> V;
+
+    /// Told where the same runs go on that are loaded now.
+    #[inline(always)]
+    fn ask_for(_: *const Self::From) {}
 }
 
 struct AsTheyAre;
@@ -135,21 +203,31 @@ impl<V: Lanes> Load<V> for Halves {
         // SAFETY: the caller's promise.
         unsafe { V::load_first_halves(from, n) }
     }
+
+    /// They come from a file, a few at a time of many runs: more than the processor foresees.
+    #[inline(always)]
+    fn ask_for(at: *const f16) {
+        prefetch(at);
+    }
 }
 
 struct Transposed<'a, F, T, L> {
     from: Run<'a, F>,
     length: usize,
     to: Columns<T>,
+    factors: Option<&'a [T]>,
     by: PhantomData<L>,
 }
 
 impl<V: Lanes, L: Load<V>> Kernel<V> for Transposed<'_, L::From, V::Element, L> {
     #[inline(always)]
     unsafe fn run(self) {
-        let Self { from: runs, length, to, .. } = self;
+        let Self { from: runs, length, to, factors, .. } = self;
         for first in (0..runs.n).step_by(V::LANES) {
             let n_runs = V::LANES.min(runs.n - first);
+            // SAFETY: the caller promises the processor.
+            let factor = unsafe { factors_from::<V>(factors, first) };
+            let scaled = |register: V| factor.map_or(register, |factor| register.mul(factor));
             for start in (0..length).step_by(V::LANES) {
                 let n = V::LANES.min(length - start);
                 let from = runs.from.as_ptr().wrapping_add(first * runs.stride + start);
@@ -161,11 +239,12 @@ impl<V: Lanes, L: Load<V>> Kernel<V> for Transposed<'_, L::From, V::Element, L> 
                     for (i, register) in block[..V::LANES].iter_mut().enumerate() {
                         // SAFETY: the caller promises the elements of each run.
                         *register = unsafe { L::load(from.wrapping_add(i * runs.stride), V::LANES) };
+                        L::ask_for(from.wrapping_add(i * runs.stride + length));
                     }
                     V::transpose(&mut block[..V::LANES]);
                     for (j, register) in block[..V::LANES].iter().enumerate() {
                         // SAFETY: the caller promises place for each run.
-                        unsafe { register.store(to_start.wrapping_add(j * to.stride)) };
+                        unsafe { scaled(*register).store(to_start.wrapping_add(j * to.stride)) };
                     }
                     continue;
                 }
@@ -177,7 +256,7 @@ impl<V: Lanes, L: Load<V>> Kernel<V> for Transposed<'_, L::From, V::Element, L> 
                 let written = if to.whole { V::LANES } else { n_runs };
                 for (j, register) in block.iter().enumerate().take(n) {
                     // SAFETY: the caller promises place for whole registers or for each run.
-                    unsafe { register.store_first(to_start.wrapping_add(j * to.stride), written) };
+                    unsafe { scaled(*register).store_first(to_start.wrapping_add(j * to.stride), written) };
                 }
             }
         }

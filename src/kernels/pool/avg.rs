@@ -70,7 +70,8 @@ pub fn avg_dx(pool: &Pool, dy: &Tensor, x_shape: &[usize]) -> Result<Tensor> {
 }
 
 /// One row of windows: `y` gets the means. Taps are added one after the other for all windows, which
-/// are runs of pixels.
+/// are runs of pixels. (Inlined into a caller that is compiled for wide registers, as the next.)
+#[inline(always)]
 fn avg_row<T: Real>(windows: &Windows, row: usize, x: &[T], (y, shares): (&mut [T], &[T])) {
     let (w, rows) = (windows.w.pixels, windows.h.window(row));
     let share = T::from_f64(1.0 / rows.len() as f64);
@@ -89,6 +90,7 @@ fn avg_row<T: Real>(windows: &Windows, row: usize, x: &[T], (y, shares): (&mut [
 }
 
 /// One row of windows: `dx` gets the shares of their gradients added.
+#[inline(always)]
 fn spread_row<T: Real>(windows: &Windows, row: usize, dx: &mut [T], (dy, shares): (&[T], &[T])) {
     let (w, rows) = (windows.w.pixels, windows.h.window(row));
     let share = T::from_f64(1.0 / rows.len() as f64);

@@ -122,6 +122,13 @@ pub(crate) trait Lanes: Copy {
     /// `self + a * b`
     fn add_product(self, a: Self, b: Self) -> Self;
 
+    /// `self * other`; 0 for both zeros.
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: there is a register already.
+        unsafe { Self::zero() }.add_product(self, other)
+    }
+
     /// `self + other`
     fn add(self, other: Self) -> Self;
 
@@ -152,12 +159,57 @@ pub(crate) trait Isa {
     /// Registers side by side in a tile of a convolution, 2 or 4.
     const PANEL: usize;
 
+    /// Neighbouring terms of a sum of products whose numbers lie in one element of an *operand*: 1, which is
+    /// the number itself, or 2, a [pair](super::pair).
+    const DEPTH: usize = 1;
+
     /// Runs `kernel`, compiled for these instructions.
     ///
     /// # Safety
     ///
     /// The processor must know them, and as [`Kernel::run`].
     unsafe fn vectorize<K: Kernel<Self::Register>>(kernel: K);
+
+    /// `sum` and the products of what each element of two operands holds.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know these instructions.
+    #[inline(always)]
+    unsafe fn add_products(sum: Self::Register, a: Self::Register, b: Self::Register) -> Self::Register {
+        sum.add_product(a, b)
+    }
+
+    /// The operand of the numbers of two neighbouring terms, of the first where one element holds one.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know these instructions.
+    #[inline(always)]
+    unsafe fn operand([first, _]: [Self::Register; 2]) -> Self::Register {
+        first
+    }
+
+    /// The numbers that an operand was made of.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know these instructions.
+    #[inline(always)]
+    unsafe fn parts(operand: Self::Register) -> [Self::Register; 2] {
+        [operand; 2]
+    }
+
+    /// Writes the operand of numbers that are neighbouring terms: `LANES / DEPTH` elements.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know these instructions, and the elements be writable.
+    #[inline(always)]
+    unsafe fn store_operand(numbers: Self::Register, to: *mut Num<Self>) {
+        // SAFETY: the caller's promise.
+        unsafe { numbers.store(to) };
+    }
 }
 
 /// An innermost loop, written once for every kind of register.
@@ -189,6 +241,14 @@ pub(crate) trait Element: Copy + Default + AddAssign + 'static {
     ///
     /// What the job demands beside its processor.
     unsafe fn dispatch(job: impl Job<Self>);
+
+    /// As [`dispatch`](Self::dispatch), by instructions that multiply [pairs](super::pair), of registers as
+    /// wide as there; `f64` has none and takes single numbers.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    unsafe fn dispatch_pairs(job: impl Job<Self>);
 
     /// Numbers in a register of those instructions, and in a [`Isa::PANEL`] of them.
     fn widths() -> [usize; 2] {

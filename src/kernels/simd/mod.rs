@@ -5,6 +5,7 @@
 //! best set this processor knows. Tests take every set it knows, by [`run`].
 
 mod lanes;
+pub(crate) mod pair;
 mod portable;
 
 #[cfg(target_arch = "aarch64")]
@@ -15,6 +16,8 @@ mod native;
 mod native;
 #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
 use portable as native;
+
+pub(crate) use native::prefetch;
 
 use lanes::Widths;
 pub(crate) use lanes::{Element, Isa, Job, Kernel, Lanes, MOST, Num};
@@ -83,11 +86,40 @@ impl Element for f32 {
         // SAFETY: the caller's promise.
         unsafe { run(best(), job) };
     }
+
+    unsafe fn dispatch_pairs(job: impl Job<Self>) {
+        if has_pairs() {
+            // SAFETY: the caller's promise, and the processor knows pairs.
+            return unsafe { native::run_pairs(job) };
+        }
+        // SAFETY: the caller's promise.
+        unsafe { Self::dispatch(Apart(job)) }
+    }
+}
+
+/// A job with pairs taken apart.
+struct Apart<J>(J);
+
+impl<J: Job<f32>> Job<f32> for Apart<J> {
+    unsafe fn run<S: Isa<Register: Lanes<Element = f32>>>(self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.run::<pair::Emulated<S>>() }
+    }
+}
+
+/// Whether this processor has instructions that multiply [pairs](pair).
+pub(crate) fn has_pairs() -> bool {
+    native::has_pairs()
 }
 
 impl Element for f64 {
     unsafe fn dispatch(job: impl Job<Self>) {
         // SAFETY: every processor knows these instructions; the rest is the caller's promise.
         unsafe { job.run::<Portable<Self>>() };
+    }
+
+    unsafe fn dispatch_pairs(job: impl Job<Self>) {
+        // SAFETY: the caller's promise.
+        unsafe { Self::dispatch(job) };
     }
 }

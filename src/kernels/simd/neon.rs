@@ -1,9 +1,14 @@
 //! Registers of NEON, which every 64-bit Arm processor has.
 
+#[path = "neon/pair.rs"]
+mod pair;
+
 use std::arch::aarch64::*;
+use std::arch::asm;
 
 use half::f16;
 
+pub(super) use self::pair::{has_pairs, run_pairs};
 use super::lanes::{Isa, Job, Kernel, Lanes};
 
 /// Sets of instructions this module has.
@@ -20,6 +25,13 @@ pub(super) unsafe fn run(set: usize, job: impl Job<f32>) -> bool {
         unsafe { job.run::<Neon>() };
     }
     set == 0
+}
+
+/// Asks for the line of the cache that an address is in, which need not be readable.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T) {
+    // SAFETY: the instruction changes no register and never fails.
+    unsafe { asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nostack, preserves_flags)) };
 }
 
 impl Lanes for float32x4_t {

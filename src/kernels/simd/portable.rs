@@ -114,3 +114,17 @@ pub(super) const SETS: usize = 0;
 pub(super) unsafe fn run(_: usize, _: impl super::lanes::Job<f32>) -> bool {
     false
 }
+
+/// Nothing: there is no such instruction.
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+pub(crate) fn prefetch<T>(_: *const T) {}
+
+/// No set has instructions for pairs.
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+pub(super) fn has_pairs() -> bool {
+    false
+}
+
+/// There is none to do the job by.
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+pub(super) unsafe fn run_pairs(_: impl super::lanes::Job<f32>) {}

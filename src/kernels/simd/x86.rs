@@ -1,5 +1,7 @@
 //! Registers of AVX2 and AVX-512.
 
+#[path = "x86/pair.rs"]
+mod pair;
 #[path = "x86/transpose.rs"]
 mod transpose;
 
@@ -7,6 +9,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
+pub(super) use self::pair::{has_pairs, run_pairs};
 use self::transpose::{transpose_8, transpose_16};
 use super::lanes::{Isa, Job, Kernel, Lanes};
 
@@ -35,6 +38,13 @@ pub(super) unsafe fn run(set: usize, job: impl Job<f32>) -> bool {
         }
         _ => false,
     }
+}
+
+/// Asks for the line of the cache that an address is in, which need not be readable.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T) {
+    // SAFETY: every processor of 64 bits knows the instruction, which never fails.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
 }
 
 impl Lanes for __m512 {

@@ -1,7 +1,6 @@
 //! Where the windows of one plane lie, and its copy.
 
 use std::mem::MaybeUninit;
-use std::ops::Range;
 
 use crate::kernels::Real;
 use crate::kernels::conv2d::Sizes;
@@ -23,15 +22,36 @@ pub(super) struct Plane {
     pub(super) kernel_len: usize,
     /// Pixels of a row of the copy that are side by side for neighbouring outputs.
     run: usize,
+    /// Which rows and columns are copied.
+    copied: [Copied; 2],
     taps: [(usize, usize); MOST_TAPS],
     count: usize,
+}
+
+/// Positions of an axis that lie within the source and are read.
+#[derive(Clone, Copy, Debug)]
+struct Copied {
+    /// The first of them, in the source and in the copy.
+    from: usize,
+    to: usize,
+    n: usize,
+}
+
+impl Copied {
+    fn new(axis: &Axis, pixels: usize) -> Self {
+        let reads = axis.reads(&(0..axis.outputs));
+        let clamp = |at: isize| at.clamp(0, pixels as isize) as usize;
+        let (from, end) = (clamp(reads.start), clamp(reads.end));
+        Self { from, to: (from as isize - reads.start) as usize, n: end - from }
+    }
 }
 
 impl Plane {
     fn new([down, across]: [Axis; 2], source: [usize; 2], (k, target): (usize, usize)) -> Self {
         let run = across.reads(&(0..across.outputs)).len().div_ceil(across.stride);
         let (axes, taps, count) = ([down, across], [(0, 0); MOST_TAPS], down.taps * across.taps);
-        let mut plane = Self { axes, source, target, kernel_len: k * k, run, taps, count };
+        let copied = [0, 1].map(|i| Copied::new(&axes[i], source[i]));
+        let mut plane = Self { axes, source, target, kernel_len: k * k, run, copied, taps, count };
         let at = |axis: &Axis, t: usize| (axis.first_read() as isize + axis.advance * t as isize) as usize;
         let taps = (0..down.taps).flat_map(|s| (0..across.taps).map(move |t| (s, t)));
         for (i, (s, t)) in taps.enumerate() {
@@ -100,32 +120,23 @@ impl Plane {
     ///
     /// The processor must know the instructions of `S`.
     pub(super) unsafe fn copy<S: Isa>(&self, plane: &[Num<S>], to: &mut [Num<S>]) {
-        let [h, w] = self.source;
-        let [down, across] = &self.axes;
-        // Rows and columns that are read, cut at the edges of the plane.
-        let inside = |reads: Range<isize>, n: usize| {
-            let clamp = |at: isize| at.clamp(0, n as isize) as usize;
-            (clamp(reads.start)..clamp(reads.end), reads.start)
-        };
-        let (ys, top) = inside(down.reads(&(0..down.outputs)), h);
-        let (xs, left) = inside(across.reads(&(0..across.outputs)), w);
-        if ys.is_empty() || xs.is_empty() {
+        let ([rows, cols], [_, w], stride) = (self.copied, self.source, self.axes[1].stride);
+        if rows.n == 0 || cols.n == 0 {
             return;
         }
-        let [y, x] = [(ys.start, top), (xs.start, left)].map(|(at, first)| (at as isize - first) as usize);
-        let from = &plane[ys.start * w + xs.start..(ys.end - 1) * w + xs.end];
-        let to = &mut to[y * self.row()..(y + ys.len()) * self.row()];
-        if across.stride == 1 {
+        let from = &plane[rows.from * w + cols.from..(rows.from + rows.n - 1) * w + cols.from + cols.n];
+        let to = &mut to[rows.to * self.row()..(rows.to + rows.n) * self.row()];
+        if stride == 1 {
             let strides = [w, self.row()];
-            let to = to[x..].as_mut_ptr();
+            let to = to[cols.to..].as_mut_ptr();
             // SAFETY: the caller promises the processor; both have all rows.
             return unsafe {
-                S::vectorize(Rows { from: from.as_ptr(), to, strides, size: [ys.len(), xs.len()] })
+                S::vectorize(Rows { from: from.as_ptr(), to, strides, size: [rows.n, cols.n] })
             };
         }
         for (from, to) in from.chunks(w).zip(to.chunks_exact_mut(self.row())) {
-            for (q, &pixel) in (x..).zip(&from[..xs.len()]) {
-                to[q % across.stride * self.run + q / across.stride] = pixel;
+            for (q, &pixel) in (cols.to..).zip(&from[..cols.n]) {
+                to[q % stride * self.run + q / stride] = pixel;
             }
         }
     }

@@ -97,7 +97,7 @@ impl Winograd {
         let tiles = self.strips().min(self.most()) * self.strips.tiles[1];
         let width = widest.min(self.how.outputs.next_multiple_of(lanes));
         Lens {
-            taps: 9 * COPIED.min(self.part) * width,
+            taps: 9 * COPIED.min(self.part.next_multiple_of(2)) * width,
             points: [self.part * width, tiles * self.part.next_multiple_of(lanes), tiles * width]
                 .map(|n| n + GAP),
             strip: self.strips.lens(lanes).iter().sum(),

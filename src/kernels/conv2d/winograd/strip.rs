@@ -92,7 +92,7 @@ impl Strips {
     /// # Safety
     ///
     /// The processor must know the instructions of `S`, and `to` have place for all channels of all tiles
-    /// of the strip in whole registers at all points.
+    /// of the strip in whole registers at all points, as operands.
     pub(super) unsafe fn inputs<S: Isa>(
         &self,
         (planes, row): (Planes<Num<S>>, usize),
@@ -138,9 +138,9 @@ impl Strips {
             }
             let (from, row, tiles) = (down.as_ptr(), cols * lanes, self.tiles[1]);
             let (point, step) = (to.point, to.step);
-            let to = to.to[first..].as_mut_ptr();
+            let to = to.to[first / S::DEPTH..].as_mut_ptr();
             // SAFETY: the caller promises the processor and the places. A tile has its six columns.
-            unsafe { S::vectorize(Across { points, from, row, to, point, step, tiles }) };
+            unsafe { S::vectorize(Across::<S> { points, from, row, to, point, step, tiles }) };
         }
     }
 

@@ -53,11 +53,12 @@ impl<T: Real> Work<'_, T> {
         let (inputs, scratch) = scratch.split_at_mut(POINTS * inputs);
         let (strip, products) = scratch.split_at_mut(self.lens.strip);
         let registers = task.outputs.len().div_ceil(S::Register::LANES);
-        for first in (0..self.how.inputs).step_by(self.cut.part) {
-            let part = first..self.how.inputs.min(first + self.cut.part);
+        let of_part = S::DEPTH * self.cut.part;
+        for first in (0..self.how.inputs).step_by(of_part) {
+            let part = first..self.how.inputs.min(first + of_part);
             // SAFETY: the caller promises the processor.
             unsafe { self.windows::<S>(task, &part, (taps, windows)) };
-            let step = part.len().next_multiple_of(S::Register::LANES);
+            let step = part.len().next_multiple_of(S::Register::LANES) / S::DEPTH;
             for (i, at) in task.strips.clone().enumerate() {
                 let (image, row) = (at / self.cut.strips.tiles[0], at % self.cut.strips.tiles[0]);
                 let channel = (image * self.how.groups + task.group) * self.how.inputs + part.start;
@@ -80,7 +81,7 @@ impl<T: Real> Work<'_, T> {
         }
     }
 
-    /// Windows of a part at the points: `[point][c][width]`.
+    /// Windows of a part at the points: `[point][c][width]` operands.
     ///
     /// # Safety
     ///
@@ -99,10 +100,13 @@ impl<T: Real> Work<'_, T> {
             // Packed weights too: to read them in order and then jump among them takes half the time.
             // SAFETY: the caller promises the processor.
             unsafe { self.how.copy_taps::<T, S>(self.weights, (panel, &copied), taps) };
-            for (i, taps) in taps.chunks_exact(9 * width).enumerate().take(copied.len()) {
-                let to = to[(first - part.start + i) * width..].as_mut_ptr();
+            let (channel, operands) = (9 * width, copied.len().div_ceil(S::DEPTH));
+            // A channel that there is not.
+            taps[copied.len() * channel..operands * S::DEPTH * channel].fill(T::zero());
+            for (i, taps) in taps.chunks_exact(S::DEPTH * channel).enumerate().take(operands) {
+                let to = to[((first - part.start) / S::DEPTH + i) * width..].as_mut_ptr();
                 let (point, from) = (self.lens.points[0], taps.as_ptr());
-                let kernel = Windows { points: self.points, from, to, point, width, flipped };
+                let kernel = Windows::<S> { points: self.points, from, to, point, width, flipped };
                 // SAFETY: the caller promises the processor. There are nine taps, and room for all
                 // channels of a part at each point.
                 unsafe { S::vectorize(kernel) };
@@ -122,7 +126,7 @@ impl<T: Real> Work<'_, T> {
         (products, registers): (&mut [T], usize),
     ) {
         let width = registers * S::Register::LANES;
-        let step = part.len().next_multiple_of(S::Register::LANES);
+        let step = part.len().next_multiple_of(S::Register::LANES) / S::DEPTH;
         let [windows_len, inputs_len, products_len] = self.lens.points;
         for point in 0..POINTS {
             let (w, x) = (&windows[point * windows_len..], &inputs[point * inputs_len..]);
@@ -134,7 +138,7 @@ impl<T: Real> Work<'_, T> {
                     x_strides: [1, 0, 0],
                     w: w.as_ptr(),
                     w_strides: [width, 0, 0],
-                    counts: [part.len(), 1, 1],
+                    counts: [part.len().div_ceil(S::DEPTH), 1, 1],
                     sums: sums[start * width..].as_mut_ptr(),
                     width,
                     adds: part.start > 0,

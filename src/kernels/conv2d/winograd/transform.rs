@@ -2,7 +2,7 @@
 
 use super::points::Points;
 use super::{POINTS, SIDE, TILE};
-use crate::kernels::simd::{Kernel, Lanes};
+use crate::kernels::simd::{Isa, Kernel, Lanes, Num};
 
 /// Inputs transformed down: `n` columns of a strip of six rows, a register a pixel.
 pub(super) struct Down<'a, T> {
@@ -33,34 +33,35 @@ impl<V: Lanes> Kernel<V> for Down<'_, V::Element> {
     }
 }
 
-/// Inputs transformed across, from six rows: those of each point stand together, `step` apart from
-/// tile to tile.
-pub(super) struct Across<'a, T> {
-    pub(super) points: &'a Points<T>,
-    pub(super) from: *const T,
+/// Inputs transformed across, from six rows: those of each point stand together as operands,
+/// `step` apart from tile to tile.
+pub(super) struct Across<'a, S: Isa> {
+    pub(super) points: &'a Points<Num<S>>,
+    pub(super) from: *const Num<S>,
     pub(super) row: usize,
-    pub(super) to: *mut T,
+    pub(super) to: *mut Num<S>,
     /// From a point to the next.
     pub(super) point: usize,
     pub(super) step: usize,
     pub(super) tiles: usize,
 }
 
-impl<V: Lanes> Kernel<V> for Across<'_, V::Element> {
+impl<S: Isa> Kernel<S::Register> for Across<'_, S> {
     /// All pixels of the tiles must be readable, and their points writable.
     #[inline(always)]
     unsafe fn run(self) {
         let Self { points, from, row, to, point, step, tiles } = self;
+        let lanes = S::Register::LANES;
         // SAFETY: the caller promises the processor.
-        let points = unsafe { points.registers::<V>() };
+        let points = unsafe { points.registers::<S::Register>() };
         for tile in 0..tiles {
             for i in 0..SIDE {
-                let from = from.wrapping_add(i * row + TILE * tile * V::LANES);
+                let from = from.wrapping_add(i * row + TILE * tile * lanes);
                 // SAFETY: the caller promises six pixels of six rows for each tile.
-                let d = std::array::from_fn(|j| unsafe { V::load(from.wrapping_add(j * V::LANES)) });
+                let d = std::array::from_fn(|j| unsafe { S::Register::load(from.wrapping_add(j * lanes)) });
                 for (j, y) in points.inputs(d).into_iter().enumerate() {
                     // SAFETY: the caller promises the points of each tile.
-                    unsafe { y.store(to.wrapping_add((i * SIDE + j) * point + tile * step)) };
+                    unsafe { S::store_operand(y, to.wrapping_add((i * SIDE + j) * point + tile * step)) };
                 }
             }
         }
@@ -107,11 +108,11 @@ impl<V: Lanes> Kernel<V> for Outputs<'_, V::Element> {
     }
 }
 
-/// Windows of one input channel: nine taps, `width` output channels each, at all points.
-pub(super) struct Windows<'a, T> {
-    pub(super) points: &'a Points<T>,
-    pub(super) from: *const T,
-    pub(super) to: *mut T,
+/// Windows of the input channels of one operand: nine taps each, `width` output channels, at all points.
+pub(super) struct Windows<'a, S: Isa> {
+    pub(super) points: &'a Points<Num<S>>,
+    pub(super) from: *const Num<S>,
+    pub(super) to: *mut Num<S>,
     /// From a point to the next.
     pub(super) point: usize,
     pub(super) width: usize,
@@ -119,28 +120,37 @@ pub(super) struct Windows<'a, T> {
     pub(super) flipped: [bool; 2],
 }
 
-impl<V: Lanes> Kernel<V> for Windows<'_, V::Element> {
+impl<S: Isa> Kernel<S::Register> for Windows<'_, S> {
     /// The taps must be readable, and the points writable.
     #[inline(always)]
     unsafe fn run(self) {
         let Self { points, from, to, point, width, flipped } = self;
         // SAFETY: the caller promises the processor.
-        let points = unsafe { points.registers::<V>() };
+        let points = unsafe { points.registers::<S::Register>() };
         let turned = |i: usize, flipped: bool| if flipped { 2 - i } else { i };
-        for at in (0..width).step_by(V::LANES) {
-            let mut down = [[points.zero(); 3]; SIDE];
-            for j in 0..3 {
-                let tap = |i: usize| 3 * turned(i, flipped[0]) + turned(j, flipped[1]);
-                // SAFETY: the caller promises nine taps.
-                let g = std::array::from_fn(|i| unsafe { V::load(from.wrapping_add(tap(i) * width + at)) });
-                for (row, u) in down.iter_mut().zip(points.window(g)) {
-                    row[j] = u;
+        for at in (0..width).step_by(S::Register::LANES) {
+            let mut down = [[[points.zero(); 3]; SIDE]; 2];
+            for (c, down) in down.iter_mut().enumerate().take(S::DEPTH) {
+                for j in 0..3 {
+                    let tap = |i: usize| 9 * c + 3 * turned(i, flipped[0]) + turned(j, flipped[1]);
+                    let load = |i| from.wrapping_add(tap(i) * width + at);
+                    // SAFETY: the caller promises nine taps of each channel.
+                    let g = std::array::from_fn(|i| unsafe { S::Register::load(load(i)) });
+                    for (row, u) in down.iter_mut().zip(points.window(g)) {
+                        row[j] = u;
+                    }
                 }
             }
-            for (i, row) in down.into_iter().enumerate() {
-                for (j, u) in points.window(row).into_iter().enumerate() {
+            let [first, second] = down;
+            for (i, (first, second)) in first.into_iter().zip(second).enumerate() {
+                let first = points.window(first);
+                let second = if S::DEPTH == 1 { first } else { points.window(second) };
+                for (j, u) in first.into_iter().zip(second).map(|(first, second)| [first, second]).enumerate()
+                {
+                    // SAFETY: the caller promises the processor.
+                    let operand = unsafe { S::operand(u) };
                     // SAFETY: the caller promises the points.
-                    unsafe { u.store(to.wrapping_add((i * SIDE + j) * point + at)) };
+                    unsafe { operand.store(to.wrapping_add((i * SIDE + j) * point + at)) };
                 }
             }
         }
