@@ -7,6 +7,7 @@ use clap::Args;
 use super::base::{Base, class_names, corruptions, images};
 use super::{Console, Global};
 use crate::data::Images;
+use crate::device::Compute;
 use crate::error::Result;
 use crate::eval::Runner;
 use crate::report::{Condition, Evaluation};
@@ -31,14 +32,13 @@ pub(super) struct Eval {
 }
 
 impl Eval {
-    pub(super) fn run(&self, global: &Global, console: &Console) -> Result<u8> {
+    pub(super) fn run(&self, (global, compute): (&Global, &Compute), console: &Console) -> Result<u8> {
         let corruptions = corruptions(&self.corruption)?;
-        let device = global.device.open()?;
-        let base = self.base.deploy(None)?.deployed.on(&device)?;
+        let base = self.base.deploy(None)?.deployed.on(compute);
         let data = images(&self.data, "evaluation", &base.network)?;
         base.check(&data)?;
         let patched = match &self.patch {
-            Some(patch) => Some(self.base.deploy(Some(patch))?.deployed.on(&device)?.runner()?.packed()?),
+            Some(patch) => Some(self.base.deploy(Some(patch))?.deployed.on(compute).runner()?.packed()?),
             None => None,
         };
         let runners = (base.runner()?.packed()?, patched);
@@ -53,7 +53,7 @@ impl Eval {
         bar.finish_and_clear();
         let (data, patch) = (self.data.clone(), self.patch.clone());
         let evaluation = Evaluation { data, patch, classes: class_names(&base.network), conditions };
-        console.result_on(&device, &evaluation.text(), evaluation.json())?;
+        console.result_on(&compute.device, &evaluation.text(), evaluation.json())?;
         Ok(0)
     }
 }

@@ -183,7 +183,7 @@ pub fn dw(conv: &Conv2d, dy: &Tensor, x: &Tensor) -> Result<Tensor> {
 /// [`Error::Tensor`] when the device refuses.
 pub fn dbias(dy: &Tensor) -> Result<Tensor> {
     if is_slow_path(dy) {
-        return dy.sum((0, 2, 3)).during("summing a bias gradient");
+        return planes::wide(dy).and_then(|dy| dy.sum((0, 2, 3))).during("summing a bias gradient");
     }
     let [n, c, h, w] = planes::image_dims(dy)?;
     by_dtype!(dy, T => {

@@ -1,0 +1,262 @@
+//! Half precision, on the CPU: the code that devices run, with numbers rounded as they round them.
+
+use std::path::Path;
+
+use archrepair::data::corrupt::Corruption;
+use archrepair::data::{Images, open};
+use archrepair::device::{Compute, Precision};
+use archrepair::engine::grad::{Gradients, Norms, Wanted, backward, forward};
+use archrepair::engine::optim::{Optimizer, Rule};
+use archrepair::eval::{Deployed, accuracy};
+use archrepair::fit::samples::Store;
+use archrepair::fit::train::Sampler;
+use archrepair::fit::{Level, Part, Samples, Sets, Site};
+use archrepair::graph::Params;
+use archrepair::kernels::conv2d::{self, Epilogue};
+use archrepair::localize::{self, Ranking, localize};
+use archrepair::repair::patching::deploy;
+use archrepair::repair::sets::prepare;
+use archrepair::repair::{Config, Inputs, Outcome, Target, repair};
+use archrepair::rng::Rng;
+use archrepair::storage::Patch;
+use archrepair::zoo::{Model, Overrides};
+use candle_core::{DType, Tensor};
+use proptest::prelude::*;
+
+use crate::determinism::noise;
+use crate::gradients::convolutions;
+use crate::random_graphs::Drawn;
+use crate::support::{Tolerance, assert_close, normal, open_network, repeatable, values};
+
+const HALVES: Compute = Compute { precision: Precision::F16, ..Compute::HOST };
+
+/// Halves have 11 bits, so a rounded number is off by a part in 2,048; a result has two or three such
+/// roundings, none of them of a sum under way.
+const ROUNDED: Tolerance = Tolerance { absolute: 1e-3, relative: 2e-3 };
+
+fn half(x: &Tensor) -> Tensor {
+    x.to_dtype(DType::F16).unwrap()
+}
+
+fn wide(x: &Tensor) -> Tensor {
+    x.to_dtype(DType::F64).unwrap()
+}
+
+proptest! {
+    #![proptest_config(repeatable(96))]
+
+    #[test]
+    fn a_convolution_of_halves_is_that_of_the_same_numbers_but_for_rounding(
+        (conv, shape) in convolutions(),
+        seed in any::<u64>(),
+    ) {
+        let rng = &mut Rng::new(seed);
+        let [x, w] = [&shape[..], &conv.weight_shape(shape[1])].map(|shape| half(&normal(shape, rng)));
+        let bias = normal(&[conv.outputs], rng).to_dtype(DType::F32).unwrap();
+        let wide_bias = wide(&bias);
+        let run = |x: &Tensor, w: &Tensor, bias: &Tensor| {
+            conv2d::forward(&conv, x, w, Epilogue { bias: Some(bias), residual: None }).unwrap()
+        };
+        let (y, want) = (run(&x, &w, &bias), run(&wide(&x), &wide(&w), &wide_bias));
+        prop_assert_eq!(y.dtype(), DType::F16);
+        assert_close("y", &y, &want, ROUNDED);
+        let dy = half(&normal(want.dims(), rng));
+        let dx = conv2d::dx(&conv, &dy, &w, &shape).unwrap();
+        assert_close("dx", &dx, &conv2d::dx(&conv, &wide(&dy), &wide(&w), &shape).unwrap(), ROUNDED);
+        let dw = conv2d::dw(&conv, &dy, &x).unwrap();
+        prop_assert_eq!(dw.dtype(), DType::F32);
+        assert_close("dw", &dw, &conv2d::dw(&conv, &wide(&dy), &wide(&x)).unwrap(), ROUNDED);
+        let dbias = conv2d::dbias(&dy).unwrap();
+        assert_close("dbias", &dbias, &conv2d::dbias(&wide(&dy)).unwrap(), ROUNDED);
+    }
+
+    /// By the length of the difference, since a rounding can exchange a maximum or cross a kink of a ReLU.
+    #[test]
+    fn gradients_of_a_graph_survive_halves(seed in any::<u64>()) {
+        let Drawn { graph, params, x } = Drawn::new(seed);
+        let wanted = Wanted { trained: &|_| true, input: true, norms: Norms::Fixed };
+        let run = |params: &Params, x: &Tensor, dy: Option<&Tensor>| {
+            let trace = forward(&graph, params, x, wanted).unwrap();
+            let dy = dy.map_or_else(|| trace.y.ones_like().unwrap(), half);
+            backward(&graph, params, wanted, (trace, dy)).unwrap()
+        };
+        // Both begin at the same rounded numbers.
+        let placed = params.masters(&Compute::HOST).unwrap().placed(&HALVES).unwrap();
+        let x = half(&x);
+        let wide_params = placed.iter().map(|(name, w)| (name.clone(), wide(&w.tensor().unwrap())));
+        let want = run(&wide_params.collect(), &wide(&x), None);
+        let got = run(&placed, &x, None);
+        let pairs = |of: &Gradients| {
+            let input = of.input.as_ref().map(|dx| ("input".to_owned(), dx.clone()));
+            of.params.tensors().unwrap().into_iter().chain(input).collect::<Vec<_>>()
+        };
+        for ((name, got), (_, want)) in pairs(&got).iter().zip(pairs(&want)) {
+            let length = |of: &[f64]| of.iter().map(|x| x * x).sum::<f64>().sqrt();
+            let (got, want) = (values(got), values(&want));
+            let off: Vec<f64> = got.iter().zip(&want).map(|(got, want)| got - want).collect();
+            prop_assert!(length(&off) <= 0.02 * length(&want) + 0.01, "{name} of {seed}: {got:?}, {want:?}");
+        }
+    }
+}
+
+/// A block of a small network of random weights, and images for it.
+fn site_and_samples(folder: &Path) -> (Site, Samples) {
+    let network = open_network("resnet18_cifar", [28, 28]).on(&HALVES);
+    let site = Site::new(&network, Level::Block("layer2.0".into())).unwrap();
+    let store = Store { folder, precision: Precision::F16 };
+    let samples = Samples::taught(&site, &noise(16, 1), &network.normalize().unwrap(), store).unwrap();
+    (site, samples)
+}
+
+fn bits(params: &Params) -> Vec<Vec<u64>> {
+    let bits = |w: Tensor| values(&w).into_iter().map(f64::to_bits).collect();
+    params.tensors().unwrap().into_values().map(bits).collect()
+}
+
+/// A teacher that counts a million times makes gradients by the logits that no half can hold.
+#[test]
+fn a_step_whose_gradients_overflow_is_left_out_and_the_factor_is_halved() {
+    let (site, samples) = site_and_samples(&std::env::temp_dir());
+    let mut part = Part::new(site.graph.clone(), site.params.clone(), &site).unwrap();
+    let mut optimizer = Optimizer::new(Rule::ADAM);
+    let sets = Sets { failures: &samples, surrogates: None, replay: &samples };
+    let draws = Sampler::new().draw(sets, 8, &mut Rng::new(1));
+    let (before, first) = (bits(&part.params), part.scale().factor());
+    let loss = part.step(&site, (&draws, 1e4), (&mut optimizer, &|_| 1e-3)).unwrap();
+    assert!(loss.is_finite());
+    assert_eq!((part.scale().factor(), optimizer.steps), (first / 2.0, 0));
+    assert_eq!(bits(&part.params), before);
+    // Half by half until the gradients fit; then steps are made again, with the weights in `f32`.
+    while optimizer.steps == 0 {
+        part.step(&site, (&draws, 1e4), (&mut optimizer, &|_| 1e-3)).unwrap();
+    }
+    assert!(part.scale().factor() >= 1.0 && part.scale().factor() < first / 2.0);
+    assert_ne!(bits(&part.params), before);
+    assert!(part.params.tensors().unwrap().values().all(|w| w.dtype() == DType::F32));
+}
+
+#[test]
+fn gradients_that_overflow_whatever_the_factor_are_an_error() {
+    let (site, samples) = site_and_samples(&std::env::temp_dir());
+    let mut part = Part::new(site.graph.clone(), site.params.clone(), &site).unwrap();
+    let mut optimizer = Optimizer::new(Rule::ADAM);
+    let sets = Sets { failures: &samples, surrogates: None, replay: &samples };
+    let draws = Sampler::new().draw(sets, 8, &mut Rng::new(1));
+    let error = loop {
+        if let Err(error) = part.step(&site, (&draws, 1e9), (&mut optimizer, &|_| 1e-3)) {
+            break error;
+        }
+    };
+    assert_eq!(error.code(), 32);
+}
+
+/// Gradients by which a small factor of the loss was taken are those by a large one, where both fit.
+#[test]
+fn gradients_of_a_part_in_halves_are_nearly_those_in_singles() {
+    let (site, samples) = site_and_samples(&std::env::temp_dir());
+    let network = open_network("resnet18_cifar", [28, 28]);
+    let single = Site::new(&network, Level::Block("layer2.0".into())).unwrap();
+    let sets = Sets { failures: &samples, surrogates: None, replay: &samples };
+    let draws = Sampler::new().draw(sets, 8, &mut Rng::new(1));
+    let gradients = |site: &Site| {
+        let part = Part::new(site.graph.clone(), site.params.clone(), site).unwrap();
+        part.gradients(site, &draws, 3.0).unwrap()
+    };
+    let ((loss, got), (want_loss, want)) = (gradients(&site), gradients(&single));
+    assert!((loss - want_loss).abs() < 2e-3 * want_loss, "{loss} {want_loss}");
+    for (name, want) in want.tensors().unwrap() {
+        let tolerance = Tolerance { absolute: 1e-6, relative: 0.03 };
+        assert_close(&name, &got.get(&name).unwrap(), &want, tolerance);
+    }
+}
+
+/// The shipped network in a field of low contrast: failures and clean images.
+struct Field {
+    model: Model,
+    failures: Images,
+    replay: Images,
+    held_out: [Images; 2],
+}
+
+impl Field {
+    fn new() -> Self {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
+        let path = models.join("fashion-resnet18/model.safetensors");
+        let model = Model::open(&path, &Overrides::default()).unwrap();
+        let set = |name| open(&models.join("fashion-sample").join(name), "test").unwrap();
+        let few = |images: &Images, n: usize| images.subset(&(0..n).collect::<Vec<_>>());
+        let corruption: Corruption = "contrast:5".parse().unwrap();
+        let runner = deploy(&model, None).unwrap().runner().unwrap();
+        let field = corruption.apply(&few(&set("pool"), 200), 1);
+        let classes = runner.classes(&field).unwrap();
+        let wrong: Vec<usize> = (0..200).filter(|&i| classes[i] != field.targets()[i]).take(60).collect();
+        let clean = few(&set("heldout"), 300);
+        let held_out = [corruption.apply(&clean, 2), clean];
+        Self { failures: field.subset(&wrong), replay: few(&set("replay"), 300), model, held_out }
+    }
+
+    fn inputs<'a>(&'a self, folder: &'a Path) -> Inputs<'a> {
+        Inputs { failures: &self.failures, replay: &self.replay, guard: None, folder }
+    }
+
+    fn ranking(&self, compute: &Compute) -> Ranking {
+        let folder = std::env::temp_dir();
+        let network = deploy(&self.model, None).unwrap().on(compute);
+        let split = prepare(&network, self.inputs(&folder), 0).unwrap();
+        let mut config = localize::Config { race_steps: 8, candidates: 4, ..localize::Config::default() };
+        config.fit.batch = 16;
+        let store = Store { folder: &folder, precision: Precision::F16 };
+        localize(&network, split.field(), (&config, store), &mut |_, _| {}).unwrap()
+    }
+
+    fn repair(&self, compute: &Compute) -> Outcome {
+        let target = Target::Fixed(Level::Block("layer1.0".into()));
+        let mut config = Config { target, compute: compute.clone(), ..Config::default() };
+        (config.search.steps, config.fit.steps, config.fit.batch) = (6, 18, 16);
+        let folder = std::env::temp_dir();
+        repair(&self.model, self.inputs(&folder), &config, &mut |_, _, _| {}).unwrap()
+    }
+
+    /// Shares of held-out images that are right: corrupted, clean.
+    fn accuracies(&self, network: &Deployed) -> [f64; 2] {
+        let runner = network.runner().unwrap();
+        self.held_out.each_ref().map(|set| accuracy(&runner.classes(set).unwrap(), &set.targets()))
+    }
+}
+
+fn names(ranking: &Ranking) -> Vec<&str> {
+    ranking.blocks.iter().map(|block| block.block.as_str()).collect()
+}
+
+#[test]
+fn the_ranking_of_blocks_survives_halves() {
+    let field = Field::new();
+    let (single, half) = (field.ranking(&Compute::HOST), field.ranking(&HALVES));
+    assert_eq!(names(&single)[..2], names(&half)[..2], "{single:?} {half:?}");
+    for block in &single.blocks {
+        let of = half.blocks.iter().find(|of| of.block == block.block).unwrap();
+        assert!((of.score - block.score).abs() < 0.05, "{}: {} {}", block.block, of.score, block.score);
+    }
+}
+
+#[test]
+fn a_repair_survives_halves_and_its_patch_loads() {
+    let field = Field::new();
+    let before = field.accuracies(&deploy(&field.model, None).unwrap());
+    let [single, half] = [Compute::HOST, HALVES].map(|compute| field.repair(&compute));
+    let [by_single, by_half] = [&single, &half].map(|outcome| field.accuracies(&outcome.trained));
+    println!("{before:?} {by_single:?} {by_half:?}");
+    for (single, half) in by_single.iter().zip(by_half) {
+        assert!((single - half).abs() < 0.05, "{single} in f32, {half} in f16");
+    }
+    assert!(by_half[0] > before[0] + 0.1);
+    // What was published is what was judged, whichever precision reads it.
+    let name = Path::new("patch");
+    let patch = Patch::read(half.patch.clone(), name).unwrap();
+    let loaded = deploy(&field.model, Some((&patch, name))).unwrap();
+    let [corrupted, _] = &field.held_out;
+    let classes = |network: &Deployed| network.runner().unwrap().classes(corrupted).unwrap();
+    assert_eq!(classes(&loaded.clone().on(&HALVES)), classes(&half.repaired));
+    let same = classes(&loaded).into_iter().zip(classes(&half.repaired)).filter(|(a, b)| a == b).count();
+    assert!(same >= 290, "{same} of 300 answers are the same in f32");
+}
