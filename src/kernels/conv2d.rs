@@ -8,8 +8,8 @@
 //!
 //! Bodies: `correlate`, which computes outputs and gradients by inputs, and `dw`, both on images as
 //! they are; `winograd`, both with a quarter of the products, for the windows most networks have;
-//! `depthwise`, where an output has one input channel and there is no sum over channels; and `slow`, candle
-//! operations on gathered columns, for other devices. The epilogue's gradient is the activation's, taken
+//! `depthwise`, where an output has one input channel and there is no sum over channels; and `slow`, for other
+//! devices: candle's products with gathered columns, and the kernels of `fused`. The epilogue's gradient is the activation's, taken
 //! before these functions.
 //!
 //! Reading order: `tile`, the innermost loops; `axis`, where windows lie; `source`, what is read;
@@ -25,6 +25,7 @@ mod depthwise;
 #[allow(unsafe_code)] // addresses of tiles
 mod dw;
 mod finish;
+mod fused;
 mod slow;
 mod source;
 #[allow(unsafe_code)] // tasks that write to one slice
@@ -164,16 +165,11 @@ pub fn dx(conv: &Conv2d, dy: &Tensor, w: &Tensor, x_shape: &[usize]) -> Result<T
 /// As [`forward`].
 pub fn dw(conv: &Conv2d, dy: &Tensor, x: &Tensor) -> Result<Tensor> {
     let c = x.dims().get(1).copied().unwrap_or(0);
-    let shape = conv.weight_shape(c);
-    let sizes = Sizes::new(conv, x.dims(), &shape)?;
+    let sizes = Sizes::new(conv, x.dims(), &conv.weight_shape(c))?;
     if is_slow_path(dy) {
         return slow::dw(&sizes, dy, x);
     }
-    by_dtype!(dy, T => {
-        let (dy, x) = (slice::<T>(dy)?, slice::<T>(x)?);
-        let sums = if sizes.is_depthwise() { depthwise::dw(&sizes, &dy, &x) } else { dw::dw(&sizes, &dy, &x) };
-        tensor(sums?, &shape)
-    })
+    by_dtype!(dy, T => dw_cpu::<T>(&sizes, dy, x))
 }
 
 /// The gradient by the bias, `[outputs]`: the sum of `dy` over images and pixels.
@@ -296,6 +292,12 @@ fn dx_cpu<T: Real>(sizes: &Sizes, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
     #[allow(unsafe_code)]
     let dx = unsafe { share::filled(CONVOLVING, sizes.n * sizes.x_len(), fill) };
     tensor(dx?, &sizes.x_shape())
+}
+
+fn dw_cpu<T: Real>(sizes: &Sizes, dy: &Tensor, x: &Tensor) -> Result<Tensor> {
+    let (dy, x) = (slice::<T>(dy)?, slice::<T>(x)?);
+    let sums = if sizes.is_depthwise() { depthwise::dw(sizes, &dy, &x) } else { dw::dw(sizes, &dy, &x) };
+    tensor(sums?, &sizes.conv.weight_shape(sizes.c))
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ pub mod pool;
 #[cfg(test)]
 mod check;
 mod exp;
+mod fused;
 pub(crate) mod in_place;
 // Pointers and vector instructions: the unsafe part of the kernels.
 #[allow(unsafe_code)]

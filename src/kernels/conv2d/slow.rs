@@ -1,13 +1,14 @@
-//! Convolution in candle's operations, for devices without kernels of our own: products with gathered
-//! columns, a part of the images at a time.
+//! Convolution on devices that are not the CPU: products with gathered columns in candle's operations, a
+//! part of the images at a time, between kernels of our own where there are some.
 //!
 //! Every product sums in `f32` where its operands are halves; sums over images are taken in `f32`.
 
 use candle_core::{DType, Tensor};
 
-use super::{Epilogue, Sizes};
+use super::{Epilogue, Sizes, fused};
 use crate::error::{During, Result};
 use crate::kernels::activation;
+use crate::kernels::fused::has_kernels;
 use crate::kernels::planes::wide;
 use crate::kernels::unfold::Unfold;
 
@@ -15,6 +16,9 @@ use crate::kernels::unfold::Unfold;
 const TOGETHER: usize = 1 << 26;
 
 pub(super) fn forward(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
+    if has_kernels(x) && sizes.is_depthwise() {
+        return fused::depthwise(sizes, x, w, epilogue).during("convolving");
+    }
     finished(sizes, &sums(sizes, x, w).during("convolving")?, epilogue)
 }
 
@@ -27,6 +31,10 @@ fn sums(sizes: &Sizes, x: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
 }
 
 fn finished(sizes: &Sizes, sums: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
+    let plain = epilogue.bias.is_none() && epilogue.residual.is_none() && sizes.conv.activation.is_none();
+    if has_kernels(sums) && !plain {
+        return fused::finished(sizes, sums, epilogue).during("ending a convolution");
+    }
     let add = || {
         let mut y = sums.clone();
         if let Some(bias) = epilogue.bias {
@@ -45,6 +53,9 @@ fn finished(sizes: &Sizes, sums: &Tensor, epilogue: Epilogue) -> Result<Tensor> 
 }
 
 pub(super) fn dx(sizes: &Sizes, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
+    if has_kernels(dy) && sizes.is_depthwise() {
+        return fused::depthwise_dx(sizes, dy, w).during("convolving backward");
+    }
     let groups = sizes.conv.groups;
     let (inputs, outputs, taps) = (sizes.c / groups, sizes.conv.outputs / groups, sizes.unfold.taps());
     let run = || {
@@ -62,6 +73,9 @@ pub(super) fn dx(sizes: &Sizes, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
 }
 
 pub(super) fn dw(sizes: &Sizes, dy: &Tensor, x: &Tensor) -> Result<Tensor> {
+    if has_kernels(dy) && sizes.is_depthwise() {
+        return fused::depthwise_dw(sizes, dy, x).during("convolving backward");
+    }
     let groups = sizes.conv.groups;
     let Unfold { oh, ow, .. } = sizes.unfold;
     let run = || {
