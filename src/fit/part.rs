@@ -176,17 +176,21 @@ impl Part {
         let x = site.compute.value(&batch.x)?;
         let own = forward_recomputing(&self.graph, params, &x, (wanted, &self.recompute))?;
         let behind = forward(&site.suffix.graph, &site.suffix.params, &own.y, Wanted::INPUT_ONLY)?;
-        let scaled: Vec<f64> = batch.weights.iter().map(|weight| weight * self.scale.factor()).collect();
-        let (losses, dlogits) =
-            cross_entropy::forward_backward(&to_host(&behind.y)?, &batch.targets, &scaled)?;
-        let loss = losses.iter().zip(&batch.weights).map(|(loss, weight)| loss * weight).sum();
-        let dlogits = site.compute.value(&dlogits)?;
+        let (loss, dlogits) = self.loss(site, batch, &behind.y)?;
         let back = backward(&site.suffix.graph, &site.suffix.params, Wanted::INPUT_ONLY, (behind, dlogits))?;
         let dy = back
             .input
             .ok_or_else(|| Error::Graph { node: "suffix".into(), problem: "gave no gradient".into() })?;
         backward_into(&self.graph, params, wanted, (own, dy), collector)?;
         Ok(loss)
+    }
+
+    /// The loss for these logits, and its gradient by them as passes read it, times the factor of the loss.
+    fn loss(&self, site: &Site, batch: &Batch, logits: &Tensor) -> Result<(f64, Tensor)> {
+        let scaled: Vec<f64> = batch.weights.iter().map(|weight| weight * self.scale.factor()).collect();
+        let (losses, dlogits) = cross_entropy::forward_backward(&to_host(logits)?, &batch.targets, &scaled)?;
+        let loss = losses.iter().zip(&batch.weights).map(|(loss, weight)| loss * weight).sum();
+        Ok((loss, site.compute.value(&dlogits)?))
     }
 }
 

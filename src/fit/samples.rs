@@ -83,8 +83,8 @@ impl Samples {
         let mut teacher = deployed.map(|_| opinions()).transpose()?;
         let all: Vec<usize> = (0..images.len()).collect();
         for batch in all.chunks(site.levers.infer_batch) {
-            let x = site.compute.value(&images.batch(batch, normalize)?)?;
-            let x = infer(&site.prefix.graph, &site.prefix.params, &x)?;
+            let Lowered { graph, params } = &site.prefix;
+            let x = infer(graph, params, &site.compute.value(&images.batch(batch, normalize)?)?)?;
             features.push(&to_host(&x)?)?;
             if let (Some(teacher), Some(deployed)) = (&mut teacher, deployed) {
                 teacher.push(&cross_entropy::softmax(&site.logits(deployed, &x)?)?)?;

@@ -13,6 +13,9 @@ pub(super) mod cuda;
 use candle_core::{CpuStorage, DType, Device, Layout, Shape, Tensor};
 use half::f16;
 
+/// Candidates that one kernel mixes at most, as in `kernels.cu`.
+pub(super) const TERMS: usize = 16;
+
 /// Whether `x` is computed with by the operations that are one kernel.
 pub(super) fn has_kernels(x: &Tensor) -> bool {
     match x.device() {
@@ -43,4 +46,27 @@ pub(super) fn rounded(y: &Tensor, like: &CpuStorage) -> candle_core::Result<(Cpu
         _ => CpuStorage::F32(numbers.to_vec1()?),
     };
     Ok((storage, y.shape().clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_languages_mix_as_many_candidates() {
+        assert!(include_str!("fused/kernels.cu").contains(&format!("#define TERMS {TERMS}\n")));
+    }
+
+    #[test]
+    fn halves_are_rounded_once_and_other_types_refused() {
+        let layout = Layout::contiguous(2);
+        let halves = CpuStorage::F16(vec![f16::from_f32(0.5), f16::from_f32(3.0)]);
+        let x = widened(&halves, &layout).unwrap();
+        assert_eq!(x.to_vec1::<f32>().unwrap(), [0.5, 3.0]);
+        // 2,049 lies between the halves 2,048 and 2,050; the even one of equally near ones is taken.
+        let (y, _) = rounded(&Tensor::new(&[2049f32, 1e6], &Device::Cpu).unwrap(), &halves).unwrap();
+        let CpuStorage::F16(y) = y else { panic!("no halves") };
+        assert_eq!(y.iter().map(|y| y.to_f32()).collect::<Vec<_>>(), [2048.0, f32::INFINITY]);
+        assert!(widened(&CpuStorage::F64(vec![0.0; 2]), &layout).is_err());
+    }
 }

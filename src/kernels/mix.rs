@@ -19,7 +19,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Tensor};
 
-use super::fused::has_kernels;
+use super::fused::{TERMS, has_kernels};
 use super::planes::{build, dot, dot_scratch_bytes, map, mismatch, wide, write, zip};
 use super::{Pass, Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
@@ -204,7 +204,7 @@ fn place(numbers: Vec<f64>, alpha: &Tensor) -> candle_core::Result<Tensor> {
 }
 
 fn slow(xs: &[&Tensor], p: &[f64]) -> candle_core::Result<Tensor> {
-    if has_kernels(xs[0]) && xs.len() <= fused::MOST {
+    if has_kernels(xs[0]) && xs.len() <= TERMS {
         return fused::sum(xs, p);
     }
     let mut y = xs[0].zeros_like()?;

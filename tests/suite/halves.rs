@@ -5,7 +5,7 @@ use std::path::Path;
 use archrepair::data::corrupt::Corruption;
 use archrepair::data::{Images, open};
 use archrepair::device::{Compute, Precision};
-use archrepair::engine::grad::{Gradients, Norms, Wanted, backward, forward};
+use archrepair::engine::grad::{Norms, Wanted, backward, forward};
 use archrepair::engine::optim::{Optimizer, Rule};
 use archrepair::eval::{Deployed, accuracy};
 use archrepair::fit::samples::Store;
@@ -23,7 +23,7 @@ use archrepair::zoo::{Model, Overrides};
 use candle_core::{DType, Tensor};
 use proptest::prelude::*;
 
-use crate::determinism::noise;
+use crate::determinism::{assert_same_on_any_threads, noise};
 use crate::gradients::convolutions;
 use crate::random_graphs::Drawn;
 use crate::support::{Tolerance, assert_close, normal, repeatable, values};
@@ -69,34 +69,42 @@ proptest! {
         let dbias = conv2d::dbias(&dy).unwrap();
         assert_close("dbias", &dbias, &conv2d::dbias(&wide(&dy)).unwrap(), ROUNDED);
     }
+}
 
-    /// By the length of the difference, since a rounding can exchange a maximum or cross a kink of a ReLU.
-    #[test]
-    fn gradients_of_a_graph_survive_halves(seed in any::<u64>()) {
-        let Drawn { graph, params, x } = Drawn::new(seed);
-        let wanted = Wanted { trained: &|_| true, input: true, norms: Norms::Fixed };
-        let run = |params: &Params, x: &Tensor, dy: Option<&Tensor>| {
-            let trace = forward(&graph, params, x, wanted).unwrap();
-            let dy = dy.map_or_else(|| trace.y.ones_like().unwrap(), half);
-            backward(&graph, params, wanted, (trace, dy)).unwrap()
-        };
-        // Both begin at the same rounded numbers.
-        let placed = params.masters(&Compute::HOST).unwrap().placed(&HALVES).unwrap();
-        let x = half(&x);
-        let wide_params = placed.iter().map(|(name, w)| (name.clone(), wide(&w.tensor().unwrap())));
-        let want = run(&wide_params.collect(), &wide(&x), None);
-        let got = run(&placed, &x, None);
-        let pairs = |of: &Gradients| {
-            let input = of.input.as_ref().map(|dx| ("input".to_owned(), dx.clone()));
-            of.params.tensors().unwrap().into_iter().chain(input).collect::<Vec<_>>()
-        };
-        for ((name, got), (_, want)) in pairs(&got).iter().zip(pairs(&want)) {
-            let length = |of: &[f64]| of.iter().map(|x| x * x).sum::<f64>().sqrt();
-            let (got, want) = (values(got), values(&want));
-            let off: Vec<f64> = got.iter().zip(&want).map(|(got, want)| got - want).collect();
-            prop_assert!(length(&off) <= 0.1 * length(&want) + 0.02, "{name} of {seed}: {got:?}, {want:?}");
-        }
-    }
+/// How far all gradients of the graph of `seed` are off in halves: the length of the difference over that of
+/// the gradient.
+fn gradients_off(seed: u64) -> Vec<f64> {
+    let Drawn { graph, params, x } = Drawn::new(seed);
+    let wanted = Wanted { trained: &|_| true, input: true, norms: Norms::Fixed };
+    let run = |params: &Params, x: &Tensor| {
+        let trace = forward(&graph, params, x, wanted).unwrap();
+        let dy = trace.y.ones_like().unwrap();
+        let found = backward(&graph, params, wanted, (trace, dy)).unwrap();
+        let input = found.input.map(|dx| ("input".to_owned(), dx));
+        found.params.tensors().unwrap().into_iter().chain(input).collect::<Vec<_>>()
+    };
+    // Both begin at the same rounded numbers.
+    let placed = params.masters(&Compute::HOST).unwrap().placed(&HALVES).unwrap();
+    let wide_params = placed.iter().map(|(name, w)| (name.clone(), wide(&w.tensor().unwrap())));
+    let (x, length) = (half(&x), |of: &[f64]| of.iter().map(|x| x * x).sum::<f64>().sqrt());
+    let (got, want) = (run(&placed, &x), run(&wide_params.collect(), &wide(&x)));
+    assert_eq!(got.len(), want.len());
+    let off = |((name, got), (same, want)): (&(String, Tensor), &(String, Tensor))| {
+        assert_eq!(name, same);
+        let (got, want) = (values(got), values(want));
+        let off: Vec<f64> = got.iter().zip(&want).map(|(got, want)| got - want).collect();
+        length(&off) / (length(&want) + 0.1)
+    };
+    got.iter().zip(&want).map(off).collect()
+}
+
+/// Few are further off: where a rounding exchanges a maximum or crosses the kink of a ReLU.
+#[test]
+fn gradients_of_graphs_with_every_operation_survive_halves() {
+    let mut off: Vec<f64> = (0..64).flat_map(gradients_off).collect();
+    off.sort_by(f64::total_cmp);
+    let [median, most, all] = [off.len() / 2, off.len() * 95 / 100, off.len() - 1].map(|i| off[i]);
+    assert!(median < 0.002 && most < 0.02 && all < 0.5, "{median} {most} {all} of {}", off.len());
 }
 
 /// Late blocks of the shipped network have few pixels: halves are slow on the CPU.
@@ -119,10 +127,10 @@ fn samples(site: &Site) -> Samples {
     Samples::taught(site, &noise(16, 1), &normalize, store).unwrap()
 }
 
-/// The block with its weights all too large: the network no longer is of its own opinion.
+/// The block with its weights turned round: the network no longer is of its own opinion.
 fn disagreeing(site: &Site) -> Part {
-    let doubled = |(name, w): (String, Tensor)| (name, if w.rank() > 1 { (w * 2.0).unwrap() } else { w });
-    let params = site.params.tensors().unwrap().into_iter().map(doubled).collect();
+    let turned = |(name, w): (String, Tensor)| (name, if w.rank() > 1 { w.neg().unwrap() } else { w });
+    let params = site.params.tensors().unwrap().into_iter().map(turned).collect();
     Part::new(site.graph.clone(), params, site).unwrap()
 }
 
@@ -131,7 +139,7 @@ fn bits(params: &Params) -> Vec<Vec<u64>> {
     params.tensors().unwrap().into_values().map(bits).collect()
 }
 
-/// An opinion that counts ten thousand times makes gradients by the logits that no half can hold.
+/// An opinion that counts a hundred thousand times makes gradients by the logits that no half can hold.
 #[test]
 fn a_step_whose_gradients_overflow_is_left_out_and_the_factor_is_halved() {
     let site = late(&HALVES);
@@ -144,18 +152,27 @@ fn a_step_whose_gradients_overflow_is_left_out_and_the_factor_is_halved() {
         let loss = part.step(&site, (&draws, distill), (&mut optimizer, &|_| 1e-3));
         loss.map(|loss| (loss, optimizer.steps))
     };
-    let (loss, steps) = step(&mut part, 1e4).unwrap();
+    let (loss, steps) = step(&mut part, 1e5).unwrap();
     assert!(loss.is_finite());
     assert_eq!((part.scale().factor(), steps), (first / 2.0, 0));
     assert_eq!(bits(&part.params), before);
     // Half by half until the gradients fit; then steps are made again, with the weights in `f32`.
-    while step(&mut part, 1e4).unwrap().1 == 0 {}
+    while step(&mut part, 1e5).unwrap().1 == 0 {}
     assert!(part.scale().factor() >= 1.0 && part.scale().factor() < first / 2.0);
     assert_ne!(bits(&part.params), before);
     assert!(part.params.tensors().unwrap().values().all(|w| w.dtype() == DType::F32));
     // Where no factor helps it is an error, not a training that does nothing.
     let error = std::iter::repeat_with(|| step(&mut part, 1e10)).find_map(Result::err);
     assert_eq!(error.unwrap().code(), 32);
+}
+
+#[test]
+fn gradients_in_halves_are_the_same_on_any_number_of_threads() {
+    let site = late(&HALVES);
+    let samples = samples(&site);
+    let sets = Sets { failures: &samples, surrogates: None, replay: &samples };
+    let draws = Sampler::new().draw(sets, 8, &mut Rng::new(1));
+    assert_same_on_any_threads(|| bits(&disagreeing(&site).gradients(&site, &draws, 3.0).unwrap().1));
 }
 
 /// Of the loss itself, though they were taken by 32,768 times the loss.
@@ -213,9 +230,10 @@ impl Field {
     }
 
     fn repair(&self, compute: &Compute) -> Outcome {
-        let target = Target::Fixed(Level::Block("layer1.0".into()));
+        let target = Target::Fixed(Level::Block("layer2.0".into()));
         let mut config = Config { target, compute: compute.clone(), ..Config::default() };
-        (config.search.steps, config.fit.steps, config.fit.batch) = (4, 16, 8);
+        (config.search.steps, config.fit.steps, config.fit.batch) = (6, 30, 16);
+        config.fit.rate = 2e-3;
         let folder = std::env::temp_dir();
         repair(&self.model, self.inputs(&folder), &config, &mut |_, _, _| {}).unwrap()
     }
@@ -244,6 +262,7 @@ fn a_repair_survives_halves_and_its_patch_loads() {
     let before = field.accuracies(&deploy(&field.model, None).unwrap());
     let [single, half] = [Compute::HOST, HALVES].map(|compute| field.repair(&compute));
     let [by_single, by_half] = [&single, &half].map(|outcome| field.accuracies(&outcome.trained));
+    println!("{before:?} {by_single:?} {by_half:?}");
     for (single, half) in by_single.iter().zip(by_half) {
         assert!((single - half).abs() < 0.06, "{single} in f32, {half} in f16");
     }

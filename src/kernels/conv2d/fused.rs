@@ -3,6 +3,8 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 
 use super::{Epilogue, Finish, Sizes};
+#[cfg(feature = "cuda")]
+use crate::kernels::fused::cuda;
 use crate::kernels::fused::{rounded, widened};
 use crate::kernels::planes::wide;
 use crate::kernels::{slice, tensor};
@@ -170,9 +172,6 @@ impl CustomOp1 for Finished<'_> {
 }
 
 #[cfg(feature = "cuda")]
-use crate::kernels::fused::cuda;
-
-#[cfg(feature = "cuda")]
 fn on_device<'a>(sizes: &Sizes, epilogue: Epilogue<'a>) -> cuda::Epilogue<'a> {
     use crate::graph::op::Activation;
 
@@ -195,4 +194,67 @@ fn windows(sizes: &Sizes) -> cuda::Windows {
     let [k, stride, padding, dilation] =
         [window.k, window.stride, window.padding, window.dilation].map(|size| size as i32);
     cuda::Windows { n, c, outputs, h, w, oh, ow, k, stride, padding, dilation }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::super::slow;
+    use super::*;
+    use crate::graph::op::{Activation, Conv2d};
+    use crate::kernels::check::{CLOSE, HALVES, assert_close, cast, normal};
+    use crate::rng::Rng;
+
+    const ACTIVATIONS: [Option<Activation>; 6] = [
+        None,
+        Some(Activation::HardSwish),
+        Some(Activation::Relu),
+        Some(Activation::Relu6),
+        Some(Activation::Sigmoid),
+        Some(Activation::Silu),
+    ];
+
+    /// In `f64` there are no kernels here: `slow` computes in candle's operations.
+    #[test]
+    fn kernels_give_what_tensor_operations_give() {
+        let rng = &mut Rng::new(1);
+        let windows = [(3, 1, 1, 1), (3, 2, 1, 1), (5, 1, 4, 2), (1, 1, 0, 1), (2, 3, 0, 1)];
+        let settings =
+            windows.into_iter().flat_map(|window| ACTIVATIONS.map(|activation| (window, activation)));
+        for (i, ((k, stride, padding, dilation), activation)) in settings.enumerate() {
+            let (c, multiplier) = (3, 1 + i % 2);
+            let conv = Conv2d {
+                padding,
+                dilation,
+                groups: c,
+                activation,
+                ..Conv2d::valid(c * multiplier, k, stride)
+            };
+            let sizes = Sizes::new(&conv, &[2, c, 7, 6], &conv.weight_shape(c)).unwrap();
+            let drawn = [&sizes.x_shape()[..], &conv.weight_shape(c), &sizes.y_shape(), &sizes.y_shape()];
+            let drawn = drawn.map(|shape| normal(shape, rng));
+            let bias = cast(&normal(&[conv.outputs], rng), DType::F32);
+            for (dtype, tolerance) in [(DType::F32, CLOSE), (DType::F16, HALVES)] {
+                let narrow = drawn.each_ref().map(|t| cast(t, dtype));
+                let wide = narrow.each_ref().map(|t| cast(t, DType::F64));
+                let ([x, w, dy, residual], [wide_x, wide_w, wide_dy, wide_residual]) = (&narrow, &wide);
+                let epilogue = |bias, residual| Epilogue {
+                    bias: (i % 3 > 0).then_some(bias),
+                    residual: (i % 4 > 1).then_some(residual),
+                };
+                let wide_bias = &cast(&bias, DType::F64);
+                let (of, wide_of) = (epilogue(&bias, residual), epilogue(wide_bias, wide_residual));
+                let y = depthwise(&sizes, x, w, of).unwrap();
+                assert_eq!(y.dtype(), dtype);
+                assert_close(&y, &slow::forward(&sizes, wide_x, wide_w, wide_of).unwrap(), tolerance);
+                let end = finished(&sizes, dy, of).unwrap();
+                assert_close(&end, &slow::finished(&sizes, wide_dy, wide_of).unwrap(), tolerance);
+                let dx = depthwise_dx(&sizes, dy, w).unwrap();
+                assert_close(&dx, &slow::dx(&sizes, wide_dy, wide_w).unwrap(), tolerance);
+                let dw = depthwise_dw(&sizes, dy, x).unwrap();
+                assert_close(&dw, &slow::dw(&sizes, wide_dy, wide_x).unwrap(), tolerance);
+            }
+        }
+    }
 }

@@ -12,8 +12,9 @@ use crate::kernels::fused::has_kernels;
 use crate::kernels::planes::wide;
 use crate::kernels::unfold::Unfold;
 
-/// Numbers of columns that are there at once, unless a single image has more.
-const TOGETHER: usize = 1 << 26;
+/// Numbers of columns that are there at once, unless a single image has more; few in tests, whose images are
+/// few too.
+const TOGETHER: usize = if cfg!(test) { 1 << 11 } else { 1 << 26 };
 
 pub(super) fn forward(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
     if has_kernels(x) && sizes.is_depthwise() {
@@ -30,7 +31,7 @@ fn sums(sizes: &Sizes, x: &Tensor, w: &Tensor) -> candle_core::Result<Tensor> {
     joined(sums)?.reshape(&sizes.y_shape())
 }
 
-fn finished(sizes: &Sizes, sums: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
+pub(super) fn finished(sizes: &Sizes, sums: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
     let plain = epilogue.bias.is_none() && epilogue.residual.is_none() && sizes.conv.activation.is_none();
     if has_kernels(sums) && !plain {
         return fused::finished(sizes, sums, epilogue).during("ending a convolution");

@@ -10,16 +10,20 @@ use candle_core::cuda_backend::{CudaDType, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result, Storage, Tensor};
 use half::f16;
 
+use super::TERMS;
+
 /// What the compiler made of `kernels.cu`; see `build.rs`.
 const KERNELS: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
+
+/// What candle keeps them under.
+const MODULE: &str = "archrepair";
 
 /// Threads of a block, and blocks at most: threads take elements in turns.
 const THREADS: usize = 256;
 const BLOCKS: usize = 1 << 16;
 
-/// As in `kernels.cu`.
+/// Shares of the sum of one weight of a depthwise convolution.
 const LANES: usize = 64;
-pub(in crate::kernels) const TERMS: usize = 16;
 
 /// Shares of a sum of products.
 const SHARES: usize = 1 << 12;
@@ -98,7 +102,7 @@ pub(in crate::kernels) fn epilogue(
     let (y, to) = room(device, dtype, n)?;
     let (from, finish) = (address(x, dtype)?, finish.addresses(dtype)?);
     let (channels, pixels) = (channels as i32, pixels as i32);
-    let kernel = kernel(device, "epilogue", dtype)?;
+    let kernel = device.get_or_load_custom_func(&named("epilogue", dtype), MODULE, KERNELS)?;
     let mut call = kernel.builder();
     call.arg(&from).arg(&finish).arg(&to).arg(&channels).arg(&pixels).arg(&n);
     // SAFETY: the kernel takes these operands, and writes `n` numbers, as many as there is room for.
@@ -116,7 +120,7 @@ pub(in crate::kernels) fn depthwise(
     let (device, dtype, n) = (x.0.device(), x.0.dtype(), product([at.n, at.outputs, at.oh, at.ow]));
     let (y, to) = room(device, dtype, n)?;
     let (from, w, finish) = (address(x, dtype)?, address_of(w, dtype)?, finish.addresses(dtype)?);
-    let kernel = kernel(device, "depthwise", dtype)?;
+    let kernel = device.get_or_load_custom_func(&named("depthwise", dtype), MODULE, KERNELS)?;
     let mut call = kernel.builder();
     call.arg(&from).arg(&w).arg(&finish).arg(&to).arg(&at);
     // SAFETY: the kernel takes these operands, and writes a number for each output.
@@ -129,7 +133,7 @@ pub(in crate::kernels) fn depthwise_dx(dy: Value, w: &Tensor, at: Windows) -> Re
     let (device, dtype, n) = (dy.0.device(), dy.0.dtype(), product([at.n, at.c, at.h, at.w]));
     let (dx, to) = room(device, dtype, n)?;
     let (from, w) = (address(dy, dtype)?, address_of(w, dtype)?);
-    let kernel = kernel(device, "depthwise_dx", dtype)?;
+    let kernel = device.get_or_load_custom_func(&named("depthwise_dx", dtype), MODULE, KERNELS)?;
     let mut call = kernel.builder();
     call.arg(&from).arg(&w).arg(&to).arg(&at);
     // SAFETY: the kernel takes these operands, and writes a number for each input.
@@ -143,9 +147,10 @@ pub(in crate::kernels) fn depthwise_dw(dy: Value, x: &Tensor, at: Windows) -> Re
     let (device, dtype, n) = (dy.0.device(), dy.0.dtype(), product([at.outputs, at.k, at.k]) * LANES);
     let (parts, to) = room(device, DType::F32, n)?;
     let (from, x) = (address(dy, dtype)?, address_of(x, dtype)?);
-    let kernel = kernel(device, "depthwise_dw", dtype)?;
+    let kernel = device.get_or_load_custom_func(&named("depthwise_dw", dtype), MODULE, KERNELS)?;
+    let lanes = LANES as i32;
     let mut call = kernel.builder();
-    call.arg(&from).arg(&x).arg(&to).arg(&at);
+    call.arg(&from).arg(&x).arg(&to).arg(&lanes).arg(&at);
     // SAFETY: the kernel takes these operands, and writes `LANES` numbers for each weight.
     unsafe { call.launch(threads(n)) }.w()?;
     Ok((parts, LANES))
@@ -154,12 +159,15 @@ pub(in crate::kernels) fn depthwise_dw(dy: Value, x: &Tensor, at: Windows) -> Re
 /// The sum of `p` times `xs`, of which the first is `x`; [`TERMS`] at most.
 pub(in crate::kernels) fn mixture(x: Value, (xs, p): (&[&Tensor], &[f64])) -> Result<CudaStorage> {
     let (device, dtype, n) = (x.0.device(), x.0.dtype(), x.1.shape().elem_count());
-    let mut terms = Terms { x: [0; TERMS], p: [0.0; TERMS], n: xs.len().min(TERMS) as i32 };
-    for (i, (x, p)) in xs.iter().zip(p).enumerate().take(TERMS) {
+    let mut terms = Terms { x: [0; TERMS], p: [0.0; TERMS], n: xs.len() as i32 };
+    if xs.len() > TERMS {
+        candle_core::bail!("{} candidates in one kernel, {TERMS} at most", xs.len());
+    }
+    for (i, (x, p)) in xs.iter().zip(p).enumerate() {
         (terms.x[i], terms.p[i]) = (address_of(x, dtype)?, *p as f32);
     }
     let (y, to) = room(device, dtype, n)?;
-    let kernel = kernel(device, "mixture", dtype)?;
+    let kernel = device.get_or_load_custom_func(&named("mixture", dtype), MODULE, KERNELS)?;
     let mut call = kernel.builder();
     call.arg(&terms).arg(&to).arg(&n);
     // SAFETY: the kernel takes these operands, of `n` numbers each, and writes as many.
@@ -172,7 +180,7 @@ pub(in crate::kernels) fn products(a: Value, b: &Tensor) -> Result<(CudaStorage,
     let (device, dtype, n) = (a.0.device(), a.0.dtype(), a.1.shape().elem_count());
     let (parts, to) = room(device, DType::F32, SHARES)?;
     let (a, b) = (address(a, dtype)?, address_of(b, dtype)?);
-    let kernel = kernel(device, "products", dtype)?;
+    let kernel = device.get_or_load_custom_func(&named("products", dtype), MODULE, KERNELS)?;
     let mut call = kernel.builder();
     call.arg(&a).arg(&b).arg(&to).arg(&n).arg(&SHARES);
     // SAFETY: the kernel takes these operands, of `n` numbers each, and writes `SHARES`.
@@ -189,8 +197,9 @@ fn threads(n: usize) -> LaunchConfig {
     LaunchConfig { grid_dim: (blocks as u32, 1, 1), block_dim: (THREADS as u32, 1, 1), shared_mem_bytes: 0 }
 }
 
-fn kernel(device: &CudaDevice, name: &str, dtype: DType) -> Result<candle_core::cuda_backend::CudaFunc> {
-    device.get_or_load_custom_func(&format!("{name}_{}", dtype.as_str()), "archrepair", KERNELS)
+/// The name of a kernel for numbers of this type.
+fn named(kernel: &str, dtype: DType) -> String {
+    format!("{kernel}_{}", dtype.as_str())
 }
 
 /// Memory for `n` numbers, which nothing was written to yet, and its address.

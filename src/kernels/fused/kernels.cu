@@ -10,10 +10,7 @@
 #define EACH(i, n) \
   for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < (n); i += gridDim.x * (size_t)blockDim.x)
 
-// Threads that share the sum of one weight of a depthwise convolution.
-#define LANES 64
-
-// Terms of a mixture.
+// Terms of a mixture at most, as in `fused.rs`.
 #define TERMS 16
 
 // Sizes of a depthwise convolution: output `o` reads channel `o / (outputs / c)`.
@@ -40,7 +37,7 @@ static __device__ float wide(__half x) { return __half2float(x); }
 static __device__ void put(float* y, float x) { *y = x; }
 static __device__ void put(__half* y, float x) { *y = __float2half_rn(x); }
 
-// Comparisons are such that NaN stays NaN. The numbers are those of `code` in `fused.rs`.
+// Comparisons are such that NaN stays NaN. The numbers are those of `conv2d/fused.rs`.
 static __device__ float activated(int activation, float x) {
   const float relu = x < 0.f ? 0.f : x;
   const float shifted = x + 3.f < 0.f ? 0.f : x + 3.f;
@@ -116,13 +113,13 @@ template <typename T> static __device__ void depthwise_dx(const T* dy, const T* 
 
 // parts[o, ky, kx][lane] = a share of the sum over images, oy, ox of dy[o][oy, ox] x[channel of o][iy, ix]
 template <typename T>
-static __device__ void depthwise_dw(const T* dy, const T* x, float* parts, Windows at) {
+static __device__ void depthwise_dw(const T* dy, const T* x, float* parts, int lanes, Windows at) {
   const int taps = at.k * at.k;
-  EACH(i, (size_t)at.outputs * taps * LANES) {
-    const int lane = (int)(i % LANES), tap = (int)(i / LANES % taps), o = (int)(i / LANES / taps);
+  EACH(i, (size_t)at.outputs * taps * lanes) {
+    const int lane = (int)(i % lanes), tap = (int)(i / lanes % taps), o = (int)(i / lanes / taps);
     const int ky = tap / at.k, kx = tap % at.k;
     float sum = 0.f;
-    for (size_t j = lane; j < (size_t)at.n * at.oh * at.ow; j += LANES) {
+    for (size_t j = lane; j < (size_t)at.n * at.oh * at.ow; j += lanes) {
       const int ox = (int)(j % at.ow), oy = (int)(j / at.ow % at.oh);
       const size_t image = j / ((size_t)at.ow * at.oh);
       const int iy = oy * at.stride + ky * at.dilation - at.padding;
@@ -169,8 +166,9 @@ static __device__ void products(const T* a, const T* b, float* parts, size_t n, 
   extern "C" __global__ void depthwise_dx_##NAME(const T* dy, const T* w, T* dx, Windows at) {              \
     depthwise_dx(dy, w, dx, at);                                                                             \
   }                                                                                                          \
-  extern "C" __global__ void depthwise_dw_##NAME(const T* dy, const T* x, float* parts, Windows at) {       \
-    depthwise_dw(dy, x, parts, at);                                                                          \
+  extern "C" __global__ void depthwise_dw_##NAME(const T* dy, const T* x, float* parts, int lanes,          \
+                                                 Windows at) {                                               \
+    depthwise_dw(dy, x, parts, lanes, at);                                                                   \
   }                                                                                                          \
   extern "C" __global__ void mixture_##NAME(Terms<T> terms, T* y, size_t n) { mixture(terms, y, n); }       \
   extern "C" __global__ void products_##NAME(const T* a, const T* b, float* parts, size_t n, size_t shares) { \

@@ -6,10 +6,7 @@ use crate::kernels::fused::{rounded, widened};
 use crate::kernels::planes::{dot, wide};
 use crate::kernels::slice;
 
-/// Candidates that are mixed at once.
-pub(super) const MOST: usize = 16;
-
-/// `sum_i p_i x_i`, of [`MOST`] candidates at most.
+/// `sum_i p_i x_i`, of at most as many candidates as one kernel mixes.
 pub(super) fn sum(xs: &[&Tensor], p: &[f64]) -> candle_core::Result<Tensor> {
     xs[0].apply_op1_no_bwd(&Mixture { xs, p })
 }
@@ -72,5 +69,35 @@ impl CustomOp1 for Products<'_> {
     ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
         let (parts, shares) = crate::kernels::fused::cuda::products((a, layout), self.b)?;
         Ok((parts, shares.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::*;
+    use crate::kernels::check::{CLOSE, HALVES, assert_close, cast, normal, values};
+    use crate::rng::Rng;
+
+    #[test]
+    fn kernels_give_what_tensor_operations_give() {
+        let rng = &mut Rng::new(1);
+        let xs: Vec<Tensor> = (0..3).map(|_| normal(&[2, 3, 5], rng)).collect();
+        let p = [0.25, 0.0, 1.5];
+        for (dtype, tolerance) in [(DType::F32, CLOSE), (DType::F16, HALVES)] {
+            let xs: Vec<Tensor> = xs.iter().map(|x| cast(x, dtype)).collect();
+            // Of the numbers as they were rounded.
+            let wide: Vec<Tensor> = xs.iter().map(|x| cast(x, DType::F64)).collect();
+            let got = sum(&xs.iter().collect::<Vec<_>>(), &p).unwrap();
+            assert_eq!(got.dtype(), dtype);
+            assert_close(
+                &got,
+                &((&wide[0] * p[0]).unwrap() + (&wide[2] * p[2]).unwrap()).unwrap(),
+                tolerance,
+            );
+            let want: f64 = values(&xs[0]).iter().zip(values(&xs[1])).map(|(a, b)| a * b).sum();
+            assert!((products(&xs[0], &xs[1]).unwrap() - want).abs() < 1e-5);
+        }
     }
 }
