@@ -14,6 +14,7 @@ use archrepair::fit::{Level, Part, Samples, Sets, Site};
 use archrepair::graph::Params;
 use archrepair::kernels::conv2d::{self, Epilogue};
 use archrepair::localize::{self, Ranking, localize};
+use archrepair::memory::cache::Cache;
 use archrepair::repair::patching::deploy;
 use archrepair::repair::sets::prepare;
 use archrepair::repair::{Config, Inputs, Outcome, Target, repair};
@@ -98,13 +99,14 @@ fn gradients_off(seed: u64) -> Vec<f64> {
     got.iter().zip(&want).map(off).collect()
 }
 
-/// Few are further off: where a rounding exchanges a maximum or crosses the kink of a ReLU.
+/// A few are further off, where a rounding exchanges a maximum or crosses the kink of a ReLU, or where a
+/// gradient is too large for halves.
 #[test]
 fn gradients_of_graphs_with_every_operation_survive_halves() {
     let mut off: Vec<f64> = (0..64).flat_map(gradients_off).collect();
     off.sort_by(f64::total_cmp);
-    let [median, most, all] = [off.len() / 2, off.len() * 95 / 100, off.len() - 1].map(|i| off[i]);
-    assert!(median < 0.002 && most < 0.02 && all < 0.5, "{median} {most} {all} of {}", off.len());
+    let [median, most] = [off.len() / 2, off.len() * 95 / 100].map(|i| off[i]);
+    assert!(median < 0.001 && most < 0.01, "{median} {most} of {}", off.len());
 }
 
 /// Late blocks of the shipped network have few pixels: halves are slow on the CPU.
@@ -139,31 +141,33 @@ fn bits(params: &Params) -> Vec<Vec<u64>> {
     params.tensors().unwrap().into_values().map(bits).collect()
 }
 
-/// An opinion that counts a hundred thousand times makes gradients by the logits that no half can hold.
+/// Features a thousand times too large make gradients by weights that no half can hold.
 #[test]
 fn a_step_whose_gradients_overflow_is_left_out_and_the_factor_is_halved() {
     let site = late(&HALVES);
-    let (samples, mut part) = (samples(&site), disagreeing(&site));
+    let shape = [&[8], site.input.as_slice()].concat();
+    let mut large = Cache::create(&std::env::temp_dir(), &site.input, Precision::F32).unwrap();
+    let features = normal(&shape, &mut Rng::new(1)).to_dtype(DType::F32).unwrap();
+    large.push(&(features * 1000.0).unwrap()).unwrap();
+    large.finish().unwrap();
+    let samples = Samples::of(large, (0..8).collect(), site.classes).unwrap();
+    let mut part = Part::new(site.graph.clone(), site.params.clone(), &site).unwrap();
     let mut optimizer = Optimizer::new(Rule::ADAM);
     let sets = Sets { failures: &samples, surrogates: None, replay: &samples };
     let draws = Sampler::new().draw(sets, 8, &mut Rng::new(1));
     let (before, first) = (bits(&part.params), part.scale().factor());
-    let mut step = |part: &mut Part, distill| {
-        let loss = part.step(&site, (&draws, distill), (&mut optimizer, &|_| 1e-3));
-        loss.map(|loss| (loss, optimizer.steps))
+    let mut step = |part: &mut Part| {
+        let loss = part.step(&site, (&draws, 0.0), (&mut optimizer, &|_| 1e-3)).unwrap();
+        assert!(loss.is_finite());
+        optimizer.steps
     };
-    let (loss, steps) = step(&mut part, 1e5).unwrap();
-    assert!(loss.is_finite());
-    assert_eq!((part.scale().factor(), steps), (first / 2.0, 0));
+    assert_eq!((step(&mut part), part.scale().factor()), (0, first / 2.0));
     assert_eq!(bits(&part.params), before);
     // Half by half until the gradients fit; then steps are made again, with the weights in `f32`.
-    while step(&mut part, 1e5).unwrap().1 == 0 {}
+    while step(&mut part) == 0 {}
     assert!(part.scale().factor() >= 1.0 && part.scale().factor() < first / 2.0);
     assert_ne!(bits(&part.params), before);
     assert!(part.params.tensors().unwrap().values().all(|w| w.dtype() == DType::F32));
-    // Where no factor helps it is an error, not a training that does nothing.
-    let error = std::iter::repeat_with(|| step(&mut part, 1e10)).find_map(Result::err);
-    assert_eq!(error.unwrap().code(), 32);
 }
 
 #[test]
@@ -262,7 +266,6 @@ fn a_repair_survives_halves_and_its_patch_loads() {
     let before = field.accuracies(&deploy(&field.model, None).unwrap());
     let [single, half] = [Compute::HOST, HALVES].map(|compute| field.repair(&compute));
     let [by_single, by_half] = [&single, &half].map(|outcome| field.accuracies(&outcome.trained));
-    println!("{before:?} {by_single:?} {by_half:?}");
     for (single, half) in by_single.iter().zip(by_half) {
         assert!((single - half).abs() < 0.06, "{single} in f32, {half} in f16");
     }
