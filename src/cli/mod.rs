@@ -57,7 +57,7 @@ pub struct Global {
     /// Threads to use, 0 for all cores; results do not depend on it
     #[arg(long, global = true, help_heading = "Common to all tasks", default_value_t = 0, value_name = "N")]
     threads: usize,
-    /// Where to compute: cpu, cuda[:N] or metal[:N]
+    /// Where demo, infer, eval, localize and repair compute: cpu, cuda[:N] or metal[:N]
     #[arg(
         long,
         global = true,

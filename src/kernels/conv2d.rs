@@ -6,15 +6,13 @@
 //! y[o][oy, ox]  = sum over c, ky, kx of  w[o][c, ky, kx] * x[c][oy s + ky d - p][ox s + kx d - p]
 //! ```
 //!
-//! Bodies: `correlate`, which computes outputs and gradients by inputs, and `dw`, both on images as
-//! they are; `winograd`, both with a quarter of the products, for the windows most networks have;
-//! `depthwise`, where an output has one input channel and there is no sum over channels; and `slow`, for other
-//! devices: candle's products with gathered columns, and the kernels of `fused`. The epilogue's gradient is the activation's, taken
-//! before these functions.
+//! Bodies: `correlate`, which computes outputs and gradients by inputs, and `dw`, both on images as they are;
+//! `winograd`, both with a quarter of the products, for the windows most networks have; `depthwise`, where an
+//! output has one input channel; and for other devices `slow`, candle's products with gathered columns, and
+//! `fused`. The epilogue's gradient is the activation's, taken before these functions.
 //!
-//! Reading order: `tile`, the innermost loops; `axis`, where windows lie; `source`, what is read;
-//! `weights`, in which order; `correlation`, how work is cut; `sums`, what every way has; `correlate` and
-//! `dw`, the loops around; `winograd`.
+//! Reading order: `tile`, the innermost loops; `axis`, where windows lie; `source`, what is read; `weights`, in
+//! which order; `correlation`, how work is cut; `sums`; `correlate` and `dw`, the loops around; `winograd`.
 
 mod axis;
 #[allow(unsafe_code)] // addresses of tiles, and tasks that write to one slice

@@ -236,7 +236,7 @@ impl Field {
     fn repair(&self, compute: &Compute) -> Outcome {
         let target = Target::Fixed(Level::Block("layer2.0".into()));
         let mut config = Config { target, compute: compute.clone(), ..Config::default() };
-        (config.search.steps, config.fit.steps, config.fit.batch) = (6, 30, 16);
+        (config.search.steps, config.fit.steps, config.fit.batch) = (4, 20, 16);
         config.fit.rate = 2e-3;
         let folder = std::env::temp_dir();
         repair(&self.model, self.inputs(&folder), &config, &mut |_, _, _| {}).unwrap()
