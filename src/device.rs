@@ -1,6 +1,7 @@
-//! Where tensors live and what they take there. The only file that names a backend or a Cargo
-//! feature.
+//! Where tensors live and what they take there. Backends and Cargo features are named here, and where
+//! kernels for a device are our own.
 
+pub mod compute;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)] // calls into the driver
 mod pool;
@@ -11,6 +12,7 @@ use std::str::FromStr;
 use candle_core::Device;
 use serde::Serialize;
 
+pub use self::compute::{Compute, Precision, to_host};
 use crate::error::{Error, Result};
 
 /// The device the user asked for, known in every build.
@@ -72,6 +74,16 @@ impl FromStr for DeviceChoice {
     }
 }
 
+/// What a device is called: `cpu`, `cuda` or `metal`.
+#[must_use]
+pub fn kind(device: &Device) -> &'static str {
+    match device {
+        Device::Cpu => "cpu",
+        Device::Cuda(_) => "cuda",
+        Device::Metal(_) => "metal",
+    }
+}
+
 /// The most that this process has taken on a device since it opened it, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct DeviceMemory {
@@ -103,6 +115,9 @@ pub fn memory(device: &Device) -> Result<Option<DeviceMemory>> {
 fn open_cuda(ordinal: usize) -> Result<Device> {
     use crate::error::During;
 
+    // As it is from the start: products of halves, and of singles, are summed in `f32`.
+    candle_core::cuda::set_gemm_reduced_precision_f16(false);
+    candle_core::cuda::set_gemm_reduced_precision_f32(false);
     Device::new_cuda(ordinal).during("opening the CUDA device")
 }
 

@@ -163,6 +163,12 @@ pub enum Error {
         /// Images in the set.
         n: usize,
     },
+    /// Gradients are too large for half precision, whatever the loss is multiplied with.
+    #[error("gradients overflow {precision} even where the loss is not multiplied; use --precision f32")]
+    Overflow {
+        /// The precision.
+        precision: &'static str,
+    },
     /// Measured runs did not keep to their plan.
     #[error("{runs} of {all} runs took more memory than planned or did not come to an end; see the table")]
     Overrun {
@@ -248,6 +254,7 @@ impl Error {
             Self::Memory { .. } => 29,
             Self::Limit { .. } => 30,
             Self::Overrun { .. } => 31,
+            Self::Overflow { .. } => 32,
         }
     }
 

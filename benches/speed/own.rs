@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::time::Instant;
 
+use archrepair::device::Precision;
 use archrepair::engine::layout::Layout;
-use archrepair::engine::packing::{Precision, packed};
+use archrepair::engine::packing::packed;
 use archrepair::graph::lower::{Lowered, lower};
 use archrepair::graph::op::{Shape, elements};
 use archrepair::memory::meter;
@@ -18,10 +19,23 @@ use crate::measured::Measured;
 /// Where the weights are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Weights {
+    /// On the heap, for products of `bf16`.
+    Bf16,
     /// All widened to `f32`, in the order of the kernels.
     Heap,
     /// In the file, in `f16`.
     Mapped,
+}
+
+impl Weights {
+    /// The word for it among the arguments.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bf16 => "bf16",
+            Self::Heap => "heap",
+            Self::Mapped => "mapped",
+        }
+    }
 }
 
 /// As many as the script of the others has: passes that do not count, and those that do at least.

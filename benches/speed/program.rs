@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::process::Command;
 
-use archrepair::engine::packing::Precision;
+use archrepair::engine::packing::has_bf16;
 
 use crate::Arguments;
 use crate::own::Weights;
@@ -53,8 +53,7 @@ impl Program {
 
     /// Those of this library that this processor can run.
     pub(crate) fn own() -> impl Iterator<Item = Self> {
-        let has_bf16 = Precision::Bf16.check().is_ok();
-        Self::OWN.into_iter().filter(move |&program| has_bf16 || !program.is_bf16())
+        Self::OWN.into_iter().filter(|program| has_bf16() || !program.is_bf16())
     }
 
     pub(crate) fn is_bf16(self) -> bool {

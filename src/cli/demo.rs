@@ -15,6 +15,7 @@ use super::stages::Stages;
 use super::{Console, Global, REFUSED};
 use crate::data::corrupt::Corruption;
 use crate::data::{Images, idx};
+use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::eval::{Change, Deployed, Runner};
 use crate::memory::meter;
@@ -78,7 +79,7 @@ struct Sets {
 }
 
 impl Demo {
-    pub(super) fn run(&self, global: &Global, console: &Console) -> Result<u8> {
+    pub(super) fn run(&self, (global, compute): (&Global, &Compute), console: &Console) -> Result<u8> {
         let start = Instant::now();
         let corruption: Corruption = self.corruption.parse()?;
         let folder = self.folder()?;
@@ -86,12 +87,12 @@ impl Demo {
         check_free(&patch)?;
         publish(&path, MODEL)?;
         let model = Model::open(&path, &Overrides::default())?;
-        let base = deploy(&model, None)?;
+        let base = deploy(&model, None)?.on(compute);
         let digest = model.file.digest();
         console.note(&format!("The base model is {}, digest {digest}", path.display()));
         console.note(&format!("Its images are now corrupted by {corruption}"));
         let sets = Sets::gather(&base.runner()?, corruption, global.seed)?;
-        let config = settings(global.seed);
+        let config = Config { compute: compute.clone(), ..settings(global.seed) };
         let [failures, passes] = &sets.guard;
         let temporary = std::env::temp_dir();
         let guard = Some([failures, passes]);
@@ -122,7 +123,7 @@ impl Demo {
             sets,
             report,
         };
-        console.result(&story.text(), &story.json())?;
+        console.result_on(&compute.device, &story.text(), story.json())?;
         Ok(if outcome.verdict.accepted { 0 } else { REFUSED })
     }
 

@@ -7,9 +7,9 @@ use clap::Args;
 use super::base::{Base, class_names, corruptions, images};
 use super::{Console, Global};
 use crate::data::Images;
-use crate::engine::packing::Precision;
-use crate::error::{Error, Result};
-use crate::eval::{Deployed, Runner};
+use crate::device::Compute;
+use crate::error::Result;
+use crate::eval::Runner;
 use crate::report::{Condition, Evaluation};
 
 /// Measure the accuracy on labelled images, clean and corrupted
@@ -29,30 +29,19 @@ pub(super) struct Eval {
     /// large images), all, or all:imagenet; NAME is gaussian_noise, defocus_blur or contrast
     #[arg(long, value_delimiter = ',', num_args = 1, value_name = "CORRUPTION")]
     corruption: Vec<String>,
-    /// What the products of convolutions are computed in on the CPU: f32, or bf16, faster where the processor
-    /// has instructions for it
-    #[arg(long, default_value_t, value_name = "TYPE")]
-    precision: Precision,
 }
 
 impl Eval {
-    pub(super) fn run(&self, global: &Global, console: &Console) -> Result<u8> {
+    pub(super) fn run(&self, (global, compute): (&Global, &Compute), console: &Console) -> Result<u8> {
         let corruptions = corruptions(&self.corruption)?;
-        let device = global.device.open()?;
-        self.precision.check()?;
-        if !device.is_cpu() && self.precision != Precision::F32 {
-            let want = "f32; other precisions are for the CPU".into();
-            return Err(Error::Config { field: "precision", got: self.precision.to_string(), want });
-        }
-        let base = self.base.deploy(None)?.deployed.on(&device)?;
+        let base = self.base.deploy(None)?.deployed.on(compute);
         let data = images(&self.data, "evaluation", &base.network)?;
         base.check(&data)?;
-        let runner = |deployed: &Deployed| deployed.runner()?.packed(self.precision);
         let patched = match &self.patch {
-            Some(patch) => Some(runner(&self.base.deploy(Some(patch))?.deployed.on(&device)?)?),
+            Some(patch) => Some(self.base.deploy(Some(patch))?.deployed.on(compute).runner()?.packed()?),
             None => None,
         };
-        let runners = (runner(&base)?, patched);
+        let runners = (base.runner()?.packed()?, patched);
         let bar = console.bar(1 + corruptions.len(), "evaluating");
         let mut conditions = vec![condition("clean".into(), &data, &runners, base.network.classes)?];
         bar.inc(1);
@@ -64,7 +53,7 @@ impl Eval {
         bar.finish_and_clear();
         let (data, patch) = (self.data.clone(), self.patch.clone());
         let evaluation = Evaluation { data, patch, classes: class_names(&base.network), conditions };
-        console.result_on(&device, &evaluation.text(), evaluation.json())?;
+        console.result_on(&compute.device, &evaluation.text(), evaluation.json())?;
         Ok(0)
     }
 }

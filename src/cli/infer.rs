@@ -6,7 +6,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::base::Base;
-use super::{Console, Global, picture};
+use super::{Console, picture};
+use crate::device::{Compute, Precision};
 use crate::error::{During, Error, Result};
 use crate::graph::Network;
 use crate::kernels::cross_entropy;
@@ -35,13 +36,15 @@ pub(super) struct Infer {
 type Likely = (usize, f32);
 
 impl Infer {
-    pub(super) fn run(&self, global: &Global, console: &Console) -> Result<u8> {
+    pub(super) fn run(&self, compute: &Compute, console: &Console) -> Result<u8> {
         if self.top == 0 {
             return Err(Error::Config { field: "top", got: "0".into(), want: "at least 1".into() });
         }
-        let deployed = self.base.deploy(self.patch.as_deref())?.deployed;
-        let device = global.device.open()?;
-        let runner = deployed.on(&device)?.runner()?;
+        let deployed = self.base.deploy(self.patch.as_deref())?.deployed.on(compute);
+        let mut runner = deployed.runner()?;
+        if compute.precision == Precision::Bf16 {
+            runner = runner.packed()?;
+        }
         let shape = [0, 1, 2].map(|i| deployed.network.input.shape[i]);
         let mut likely: Vec<Vec<Likely>> = Vec::new();
         for files in self.image.chunks(Levers::FASTEST.infer_batch) {
@@ -53,7 +56,7 @@ impl Infer {
         let text: String = images().map(|(path, likely)| line(path, likely, &deployed.network)).collect();
         let values: Vec<Value> =
             images().map(|(path, likely)| value(path, likely, &deployed.network)).collect();
-        console.result_on(&device, &text, json!({ "images": values }))?;
+        console.result_on(&compute.device, &text, json!({ "images": values }))?;
         Ok(0)
     }
 }

@@ -8,11 +8,11 @@ use serde_json::json;
 use super::base::{Base, images};
 use super::stages::{Stages, Steps};
 use super::{Console, Global};
+use crate::device::{Compute, Precision};
 use crate::error::{Error, Result};
 use crate::eval::Deployed;
 use crate::fit::samples::Store;
 use crate::localize::{self, Ranking, localize};
-use crate::memory::cache::Precision;
 use crate::repair::Inputs;
 use crate::repair::pipeline::Stage;
 use crate::repair::sets::prepare;
@@ -83,9 +83,9 @@ impl Race {
 }
 
 impl Localize {
-    pub(super) fn run(&self, global: &Global, console: &Console) -> Result<u8> {
+    pub(super) fn run(&self, (global, compute): (&Global, &Compute), console: &Console) -> Result<u8> {
         let config = self.race.config(global)?;
-        let base = self.base.deploy(None)?.deployed;
+        let base = self.base.deploy(None)?.deployed.on(compute);
         let failures = images(&self.sets.failures, "failure", &base.network)?;
         let replay = images(&self.sets.replay, "replay", &base.network)?;
         let folder = self.sets.folder();
@@ -94,7 +94,7 @@ impl Localize {
         let mut stages = Stages::new(console, steps);
         let ranking = rank(&base, inputs, &config, &mut stages)?;
         drop(stages);
-        console.result(&ranking::text(&ranking), &json!(ranking))?;
+        console.result_on(&compute.device, &ranking::text(&ranking), json!(ranking))?;
         Ok(0)
     }
 }

@@ -24,7 +24,8 @@ use std::io::Write;
 
 use clap::{Parser, Subcommand};
 
-use crate::device::DeviceChoice;
+use crate::device::{Compute, DeviceChoice, Precision};
+use crate::engine::packing::has_bf16;
 use crate::error::{Error, Result};
 pub use console::Console;
 
@@ -57,7 +58,7 @@ pub struct Global {
     /// Threads to use, 0 for all cores; results do not depend on it
     #[arg(long, global = true, help_heading = "Common to all tasks", default_value_t = 0, value_name = "N")]
     threads: usize,
-    /// Where to compute: cpu, cuda[:N] or metal[:N]
+    /// Where demo, infer, eval, localize and repair compute: cpu, cuda[:N] or metal[:N]
     #[arg(
         long,
         global = true,
@@ -66,9 +67,24 @@ pub struct Global {
         value_name = "DEVICE"
     )]
     device: DeviceChoice,
+    /// Numbers that passes compute with: f32; f16 with sums, trained weights and the loss in f32; or, for
+    /// eval and infer on a CPU that has instructions for it, bf16 for the products of convolutions
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Common to all tasks",
+        default_value = "f32",
+        value_name = "PRECISION"
+    )]
+    precision: Precision,
 }
 
 impl Global {
+    /// Where passes compute; opens the device.
+    fn compute(&self) -> Result<Compute> {
+        Ok(Compute { device: self.device.open()?, precision: self.precision })
+    }
+
     /// What measured runs of this program must be given too.
     fn arguments(&self) -> [String; 2] {
         [format!("--seed={}", self.seed), format!("--threads={}", self.threads)]
@@ -90,6 +106,36 @@ enum Command {
     Bench(bench::Bench),
 }
 
+impl Command {
+    /// Refuses a device or a precision to tasks that compute in `f32` on the CPU, or not at all.
+    fn check(&self, global: &Global, compute: &Compute) -> Result<()> {
+        if compute.precision == Precision::Bf16 {
+            let want = match self {
+                Self::Eval(_) | Self::Infer(_) if !compute.device.is_cpu() => "f32 or f16 on this device",
+                Self::Eval(_) | Self::Infer(_) if has_bf16() => return Ok(()),
+                Self::Eval(_) | Self::Infer(_) => "f32: this processor has no instructions for bf16",
+                _ => "f32 for this task; only eval and infer compute in bf16",
+            };
+            return Err(Error::Config { field: "precision", got: "bf16".into(), want: want.into() });
+        }
+        let anywhere = matches!(
+            self,
+            Self::Demo(_) | Self::Eval(_) | Self::Infer(_) | Self::Localize(_) | Self::Repair(_)
+        );
+        if anywhere || compute.is_host() {
+            return Ok(());
+        }
+        let tasks = "only demo, infer, eval, localize and repair compute otherwise";
+        let refused = |field, got, want: &str| {
+            Err(Error::Config { field, got, want: format!("{want} for this task; {tasks}") })
+        };
+        match global.device {
+            DeviceChoice::Cpu => refused("precision", global.precision.to_string(), "f32"),
+            device => refused("device", device.to_string(), "cpu"),
+        }
+    }
+}
+
 /// Runs the subcommand and returns the exit status; an error is printed as a chain of causes.
 #[must_use]
 pub fn run(cli: &Cli) -> u8 {
@@ -105,12 +151,8 @@ pub fn run(cli: &Cli) -> u8 {
 
 fn dispatch(cli: &Cli, console: &Console) -> Result<u8> {
     // A device that is not there is an error before any work.
-    cli.global.device.open()?;
-    let on_any_device = matches!(cli.command, Command::Eval(_) | Command::Infer(_));
-    if !on_any_device && cli.global.device != DeviceChoice::Cpu {
-        let want = "cpu; only infer and eval compute on other devices so far".into();
-        return Err(Error::Config { field: "device", got: cli.global.device.to_string(), want });
-    }
+    let compute = cli.global.compute()?;
+    cli.command.check(&cli.global, &compute)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(cli.global.threads).build();
     let pool = pool.map_err(|error| Error::Config {
         field: "threads",
@@ -119,13 +161,13 @@ fn dispatch(cli: &Cli, console: &Console) -> Result<u8> {
     })?;
     pool.install(|| match &cli.command {
         Command::Bench(bench) => bench.run(&cli.global, console),
-        Command::Demo(demo) => demo.run(&cli.global, console),
-        Command::Eval(eval) => eval.run(&cli.global, console),
+        Command::Demo(demo) => demo.run((&cli.global, &compute), console),
+        Command::Eval(eval) => eval.run((&cli.global, &compute), console),
         Command::Export(export) => export.run(console),
-        Command::Infer(infer) => infer.run(&cli.global, console),
+        Command::Infer(infer) => infer.run(&compute, console),
         Command::Inspect(inspect) => inspect.run(console),
-        Command::Localize(localize) => localize.run(&cli.global, console),
-        Command::Repair(repair) => repair.run(&cli.global, console),
+        Command::Localize(localize) => localize.run((&cli.global, &compute), console),
+        Command::Repair(repair) => repair.run((&cli.global, &compute), console),
         Command::Train(train) => train.run(&cli.global, console),
         Command::Verify(verify) => verify.run(console),
     })

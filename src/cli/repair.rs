@@ -9,6 +9,7 @@ use super::localize::{Race, Sets};
 use super::stages::{Stages, Steps};
 use super::{Console, Global, REFUSED};
 use crate::data::Images;
+use crate::device::Compute;
 use crate::error::Result;
 use crate::fit::{self, Level};
 use crate::graph::Network;
@@ -59,7 +60,8 @@ struct How {
     /// Weight updates of the search
     #[arg(long, default_value_t = search::Config::default().steps, value_name = "N")]
     search_steps: usize,
-    /// Most bytes that the engine may allocate, as 48MiB; a plan that keeps to it is shown first
+    /// Most bytes that the engine may allocate, as 48MiB; a plan that keeps to it is shown first. For
+    /// passes in f32 on the CPU alone: elsewhere nothing is planned
     #[arg(long, value_name = "BYTES", value_parser = units::parse_bytes)]
     memory: Option<usize>,
     /// How features of the frozen part are kept in their file: f16, or f32 as they were computed
@@ -108,10 +110,10 @@ struct Guard {
 }
 
 impl Repair {
-    pub(super) fn run(&self, global: &Global, console: &Console) -> Result<u8> {
+    pub(super) fn run(&self, (global, compute): (&Global, &Compute), console: &Console) -> Result<u8> {
         // Long work must not end at an output that cannot be written.
         check_free(&self.out)?;
-        let config = self.config(global)?;
+        let config = Config { compute: compute.clone(), ..self.config(global)? };
         config.check()?;
         let model = self.base.open()?;
         let open = |path, set| images(path, set, &model.network);
@@ -142,7 +144,7 @@ impl Repair {
             plan: &plan,
             spent,
         };
-        console.result(&report.text(), &report.json())?;
+        console.result_on(&compute.device, &report.text(), report.json())?;
         Ok(if outcome.verdict.accepted { 0 } else { REFUSED })
     }
 
@@ -161,6 +163,7 @@ impl Repair {
             views: self.how.views,
             memory: self.how.memory,
             seed: global.seed,
+            ..Config::default()
         })
     }
 }

@@ -4,7 +4,7 @@
 //! [`grad`] decides for each node what its backward pass needs, keeps that alone, and skips
 //! every gradient that leads to nothing that is trained. [`executor`] does what [`infer`] does in
 //! memory that [`layout`] has planned. Reading order: [`infer`], [`layout`], [`executor`],
-//! [`packing`], [`grad`], [`checkpoint`], [`optim`].
+//! [`packing`], [`grad`], [`checkpoint`], [`optim`], [`scaling`].
 
 pub mod checkpoint;
 pub mod executor;
@@ -13,3 +13,4 @@ pub mod infer;
 pub mod layout;
 pub mod optim;
 pub mod packing;
+pub mod scaling;

@@ -4,13 +4,12 @@
 //! copied into that order a part at a time, in every pass; for a single image of few pixels that takes as
 //! long as the products. A packed weight lies in that order already.
 
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use half::slice::HalfFloatSliceExt;
 
-use crate::error::{Error, Result};
+use crate::device::Precision;
+use crate::error::Result;
 use crate::graph::lower::Lowered;
 use crate::graph::op::{Conv2d, Op, elements};
 use crate::graph::weight::{Packed, PackedNumbers, Weight, multiply};
@@ -20,53 +19,10 @@ use crate::kernels::conv2d::{self, Sizes};
 /// pixels have few numbers, and are read many times in a pass.
 const FEW: usize = 1 << 18;
 
-/// What the products of convolutions are computed in. Sums are taken in `f32`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Precision {
-    /// Pixels and weights with 8 bits of mantissa, two products at once.
-    Bf16,
-    /// Pixels and weights as they are.
-    #[default]
-    F32,
-}
-
-impl Precision {
-    /// Checks that this processor computes in this precision by itself.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Config`] where it has no instructions for it.
-    pub fn check(self) -> Result<()> {
-        if self == Self::F32 || conv2d::has_pairs() {
-            return Ok(());
-        }
-        let want = "f32: this processor has no instructions for bf16 (AVX-512 BF16, or Arm's BF16)".into();
-        Err(Error::Config { field: "precision", got: self.to_string(), want })
-    }
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Self::Bf16 => "bf16",
-            Self::F32 => "f32",
-        })
-    }
-}
-
-impl FromStr for Precision {
-    type Err = Error;
-
-    /// `bf16` or `f32`.
-    fn from_str(text: &str) -> Result<Self> {
-        let found = [Self::Bf16, Self::F32].into_iter().find(|precision| precision.to_string() == text);
-        found.ok_or_else(|| Error::UnknownName {
-            kind: "precision",
-            got: text.into(),
-            known: "bf16, f32".into(),
-        })
-    }
+/// Whether this processor multiplies [`Precision::Bf16`] by instructions of its own: AVX-512's or Arm's.
+#[must_use]
+pub fn has_bf16() -> bool {
+    conv2d::has_pairs()
 }
 
 /// The same network with all its weights on the heap, those of convolutions on the CPU in the order of
@@ -74,12 +30,12 @@ impl FromStr for Precision {
 /// has them so, and all others in `f32`. Depthwise convolutions keep `f32` in either. Where nothing else has
 /// the tensors, one of them is there twice at most.
 ///
-/// Where the processor does not [compute so](Precision::check) by itself, pairs are taken apart: the same
+/// Where the processor [has no instructions](has_bf16) for pairs, they are taken apart: the same
 /// results within rounding, slowly.
 ///
 /// # Errors
 ///
-/// [`Error::Tensor`] when a weight cannot be read, [`Error::Memory`] when the limit does not allow a copy.
+/// [`crate::Error::Tensor`] when a weight cannot be read, [`crate::Error::Memory`] when the limit does not allow a copy.
 pub fn packed(mut lowered: Lowered, precision: Precision) -> Result<Lowered> {
     for node in &lowered.graph.nodes {
         for suffix in ["weight", "bias"] {
@@ -112,11 +68,9 @@ fn in_order_of(conv: &Conv2d, weight: &Weight, precision: Precision) -> Result<O
         (Precision::Bf16, _) => {
             conv2d::pairs(sizes, &weight.floats()?)?.map(Arc::new).map(PackedNumbers::Pairs)
         }
-        (Precision::F32, Some((halves, factors))) => conv2d::packed(sizes, halves)?
+        (_, Some((halves, factors))) => conv2d::packed(sizes, halves)?
             .map(|halves| PackedNumbers::Halves(Arc::new(halves), factors.to_vec())),
-        (Precision::F32, None) => {
-            conv2d::packed(sizes, &weight.floats()?)?.map(Arc::new).map(PackedNumbers::Floats)
-        }
+        (_, None) => conv2d::packed(sizes, &weight.floats()?)?.map(Arc::new).map(PackedNumbers::Floats),
     };
     Ok(numbers.map(|numbers| Packed { numbers, conv: *conv, shape, unpack }.into()))
 }

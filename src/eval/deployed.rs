@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use super::Session;
 use crate::data::{Images, Normalize};
+use crate::device::{Compute, to_host};
 use crate::engine::infer::infer;
-use crate::engine::packing::{Precision, packed};
+use crate::engine::packing::packed;
 use crate::error::{During, Result};
 use crate::graph::lower::{Lowered, lower};
 use crate::graph::{Network, Params};
@@ -22,13 +23,15 @@ pub struct Deployed {
     pub params: Params,
     /// How much it holds at once.
     pub levers: Levers,
+    /// Where its passes compute, and in which numbers; the tensors rest on the CPU.
+    pub compute: Compute,
 }
 
 impl Deployed {
-    /// A network that runs as fast as it goes.
+    /// A network that runs on the CPU, as fast as it goes.
     #[must_use]
     pub fn new(network: impl Into<Arc<Network>>, params: Params) -> Self {
-        Self { network: network.into(), params, levers: Levers::FASTEST }
+        Self { network: network.into(), params, levers: Levers::FASTEST, compute: Compute::HOST }
     }
 
     /// The whole network, folded and fused for inference.
@@ -38,8 +41,9 @@ impl Deployed {
     /// [`crate::Error::Graph`] when a tensor is missing.
     pub fn runner(&self) -> Result<Runner> {
         let whole = self.network.joined(0..self.network.parts.len());
-        let batch = self.levers.infer_batch;
-        Ok(Runner { lowered: lower(&whole, &self.params)?, normalize: self.normalize()?, batch })
+        let (batch, compute) = (self.levers.infer_batch, self.compute.clone());
+        let lowered = lower(&whole, &self.params)?.placed(&compute)?;
+        Ok(Runner { lowered, normalize: self.normalize()?, batch, compute })
     }
 
     /// The same network with all its tensors on the heap.
@@ -61,13 +65,19 @@ impl Deployed {
         Ok(Self { levers, ..deployed })
     }
 
-    /// The same network with its tensors on `device`: what runs it, runs there.
+    /// The same network, computing where `compute` says: what runs, localizes or repairs it does so there.
+    #[must_use]
+    pub fn on(self, compute: &Compute) -> Self {
+        Self { compute: compute.clone(), ..self }
+    }
+
+    /// All tensors as passes read them.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Tensor`] when the device refuses.
-    pub fn on(&self, device: &Device) -> Result<Self> {
-        Ok(Self { params: self.params.to(device, DType::F32)?, ..self.clone() })
+    pub fn placed(&self) -> Result<Params> {
+        self.params.placed(&self.compute)
     }
 
     /// How pixels become the network's input.
@@ -97,29 +107,32 @@ pub struct Runner {
     pub(super) normalize: Normalize,
     /// Images that run together.
     batch: usize,
+    pub(super) compute: Compute,
 }
 
 impl Runner {
     /// The same network with all its weights on the heap, on the CPU in the order in which kernels read
-    /// them, for products of this precision: for many passes.
+    /// them: for many passes.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Tensor`] when a weight cannot be read, [`crate::Error::Memory`] when the limit does
     /// not allow it.
-    pub fn packed(self, precision: Precision) -> Result<Self> {
-        Ok(Self { lowered: packed(self.lowered, precision)?, ..self })
+    pub fn packed(self) -> Result<Self> {
+        if !self.compute.is_host() {
+            return Ok(self);
+        }
+        Ok(Self { lowered: packed(self.lowered, self.compute.precision)?, ..self })
     }
 
-    /// Logits `[n, classes]` of `x` `[n, c, h, w]`, already normalized, on the network's device:
-    /// each operation makes a tensor.
+    /// Logits `[n, classes]` of `x` `[n, c, h, w]`, already normalized, in `f32` on the CPU: each operation
+    /// makes a tensor where the network computes.
     ///
     /// # Errors
     ///
     /// [`crate::Error::Tensor`] when the device refuses.
     pub fn run(&self, x: &Tensor) -> Result<Tensor> {
-        let x = x.to_device(&self.lowered.params.device()).during("moving images")?;
-        infer(&self.lowered.graph, &self.lowered.params, &x)
+        to_host(&infer(&self.lowered.graph, &self.lowered.params, &self.compute.value(x)?)?)
     }
 
     /// What runs at most `batch` images of `shape` `[c, h, w]` at a time, as often as needed.

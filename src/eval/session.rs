@@ -11,8 +11,8 @@ use crate::graph::lower::Lowered;
 
 /// Runs batches of images of one shape.
 ///
-/// On the CPU all memory is planned: after the first batch nothing is allocated. On other devices
-/// each batch makes its own tensors.
+/// In `f32` on the CPU all memory is planned: after the first batch nothing is allocated. Elsewhere each
+/// batch makes its own tensors.
 #[derive(Debug)]
 pub struct Session<'a> {
     runner: &'a Runner,
@@ -29,7 +29,7 @@ enum Memory<'a> {
 
 impl<'a> Session<'a> {
     pub(super) fn new(runner: &'a Runner, shape: [usize; 3], batch: usize) -> Result<Self> {
-        if !runner.lowered.params.device().is_cpu() {
+        if !runner.compute.is_host() {
             return Ok(Self { runner, shape, memory: Memory::Tensors(Vec::new()) });
         }
         let layout = Self::layout(runner, shape, batch)?;

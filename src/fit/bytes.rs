@@ -45,7 +45,7 @@ pub fn step_peak(
         input: &site.input,
         suffix: &site.suffix,
         params: None,
-        gradients: if levers.steps_at_once(batch) { Fate::Stepped } else { Fate::Summed },
+        gradients: if site.steps_at_once(batch) { Fate::Stepped } else { Fate::Summed },
         mapped: levers.mapped,
         batch,
         micro_batch: levers.micro_batch,

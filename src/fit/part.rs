@@ -7,17 +7,20 @@ use candle_core::Tensor;
 
 use super::Site;
 use super::train::{Batch, Draw};
+use crate::device::{Compute, Precision, to_host};
 use crate::engine::checkpoint::cut;
 use crate::engine::grad::{
     Collect, Norms, Recompute, Wanted, backward, backward_into, forward, forward_recomputing,
 };
 use crate::engine::optim::Optimizer;
+use crate::engine::scaling::{LossScale, are_finite};
 use crate::error::{During, Error, Result};
 use crate::graph::op::Op;
 use crate::graph::{Graph, Params, Weight};
 use crate::kernels::cross_entropy;
 
-/// A part in training. Its trained tensors are its own: training changes them where they are.
+/// A part in training. Its trained tensors are its own: training changes them where they are. They rest on
+/// the CPU; [`Part::move_to`] brings them to where a site computes.
 #[derive(Clone, Debug)]
 pub struct Part {
     /// What it computes.
@@ -30,6 +33,8 @@ pub struct Part {
     pub recompute: Recompute,
     /// Names of the tensors whose gradient comes whole: a single node has it, and once.
     whole: BTreeSet<String>,
+    /// What the loss is multiplied with.
+    scale: LossScale,
 }
 
 impl Part {
@@ -65,26 +70,53 @@ impl Part {
         let recompute = cut(&graph, &site.input, wanted, site.levers.depth)?;
         let params = params.of(&graph, &site.input)?;
         let whole = whole(&graph, &site.input)?;
-        Ok(Self { graph, params, trained, recompute, whole })
+        let scale = LossScale::of(site.compute.precision);
+        Ok(Self { graph, params, trained, recompute, whole, scale })
+    }
+
+    /// Moves its tensors, in `f32`, to the device of `compute`: to be trained there, or back to the CPU.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tensor`] when the device refuses.
+    pub fn move_to(&mut self, compute: &Compute) -> Result<()> {
+        if !compute.device.same_device(&self.params.device()) {
+            self.params = self.params.masters(compute)?;
+        }
+        Ok(())
+    }
+
+    /// What the loss of the next step is multiplied with.
+    #[must_use]
+    pub fn scale(&self) -> LossScale {
+        self.scale
     }
 
     /// One step of `optimizer` on a batch, with `distill` times the deployed network's opinion on
     /// replay: the loss before it. `rate` gives the learning rate by name.
     ///
     /// Where [`Levers::steps_at_once`](crate::memory::Levers::steps_at_once), each gradient changes
-    /// its tensor as soon as it is there and is let go; for a whole batch the result has the same bits.
+    /// its tensor as soon as it is there and is let go; for a whole batch the result has the same bits. In
+    /// half precision nothing changes in a step whose gradients are not all finite; see [`LossScale`].
     ///
     /// # Errors
     ///
-    /// As [`Part::gradients`] and [`Optimizer::step`].
+    /// As [`Part::gradients`], [`LossScale::overflowed`] and [`Optimizer::step`].
     pub fn step(
         &mut self,
         site: &Site,
         (draws, distill): (&[Draw], f64),
         (optimizer, rate): (&mut Optimizer, &dyn Fn(&str) -> f64),
     ) -> Result<f64> {
-        if !site.levers.steps_at_once(draws.len()) {
+        if !site.steps_at_once(draws.len()) {
             let (loss, gradients) = self.gradients(site, draws, distill)?;
+            if site.compute.precision == Precision::F16 && loss.is_finite() {
+                if !are_finite(&gradients)? {
+                    self.scale.overflowed()?;
+                    return Ok(loss);
+                }
+                self.scale.made();
+            }
             optimizer.step(&mut self.params, &gradients, rate)?;
             return Ok(loss);
         }
@@ -95,7 +127,7 @@ impl Part {
             optimizer.begin();
             let batch = Batch::load(site, draws, distill, 1.0 / n)?;
             let mut stepping = Stepping { part: self, optimizer, rate: &rate, rest: Params::default() };
-            total += self.backward(site, &batch, &mut stepping)?;
+            total += self.backward((site, &self.params), &batch, &mut stepping)?;
             let rest = stepping.rest;
             optimizer.change_all(&mut self.params, &rest, rate)?;
         }
@@ -123,26 +155,42 @@ impl Part {
     pub fn gradients(&self, site: &Site, draws: &[Draw], distill: f64) -> Result<(f64, Params)> {
         let each = 1.0 / draws.len() as f64;
         let (mut total, mut sums) = (0.0, Params::default());
+        let params = self.params.placed(&site.compute)?;
         for draws in draws.chunks(site.levers.micro_batch.max(1)) {
-            total += self.backward(site, &Batch::load(site, draws, distill, each)?, &mut sums)?;
+            let batch = Batch::load(site, draws, distill, each)?;
+            total += self.backward((site, &params), &batch, &mut sums)?;
         }
-        Ok((total, sums))
+        Ok((total, self.scale.unscaled(sums)?))
     }
 
-    /// The loss of a batch; its gradients are given to `collector`.
-    fn backward(&self, site: &Site, batch: &Batch, collector: &mut dyn Collect) -> Result<f64> {
+    /// The loss of a batch, with tensors as passes read them; gradients of the scaled loss are given to
+    /// `collector`.
+    fn backward(
+        &self,
+        (site, params): (&Site, &Params),
+        batch: &Batch,
+        collector: &mut dyn Collect,
+    ) -> Result<f64> {
         let trained = |name: &str| self.trained.contains(name);
         let wanted = Wanted { trained: &trained, input: false, norms: Norms::Fixed };
-        let own = forward_recomputing(&self.graph, &self.params, &batch.x, (wanted, &self.recompute))?;
+        let x = site.compute.value(&batch.x)?;
+        let own = forward_recomputing(&self.graph, params, &x, (wanted, &self.recompute))?;
         let behind = forward(&site.suffix.graph, &site.suffix.params, &own.y, Wanted::INPUT_ONLY)?;
-        let (losses, dlogits) = cross_entropy::forward_backward(&behind.y, &batch.targets, &batch.weights)?;
-        let loss = losses.iter().zip(&batch.weights).map(|(loss, weight)| loss * weight).sum();
+        let (loss, dlogits) = self.loss(site, batch, &behind.y)?;
         let back = backward(&site.suffix.graph, &site.suffix.params, Wanted::INPUT_ONLY, (behind, dlogits))?;
         let dy = back
             .input
             .ok_or_else(|| Error::Graph { node: "suffix".into(), problem: "gave no gradient".into() })?;
-        backward_into(&self.graph, &self.params, wanted, (own, dy), collector)?;
+        backward_into(&self.graph, params, wanted, (own, dy), collector)?;
         Ok(loss)
+    }
+
+    /// The loss for these logits, and its gradient by them as passes read it, times the factor of the loss.
+    fn loss(&self, site: &Site, batch: &Batch, logits: &Tensor) -> Result<(f64, Tensor)> {
+        let scaled: Vec<f64> = batch.weights.iter().map(|weight| weight * self.scale.factor()).collect();
+        let (losses, dlogits) = cross_entropy::forward_backward(&to_host(logits)?, &batch.targets, &scaled)?;
+        let loss = losses.iter().zip(&batch.weights).map(|(loss, weight)| loss * weight).sum();
+        Ok((loss, site.compute.value(&dlogits)?))
     }
 }
 

@@ -6,10 +6,11 @@ use candle_core::Tensor;
 
 use super::Site;
 use crate::data::{Images, Normalize};
+use crate::device::to_host;
 use crate::engine::infer::infer;
 use crate::error::{Error, Result};
 use crate::eval::deployed::greatest;
-use crate::graph::lower::{Lowered, lower};
+use crate::graph::lower::Lowered;
 use crate::kernels::cross_entropy;
 use crate::memory::cache::{Cache, Precision};
 
@@ -68,7 +69,7 @@ impl Samples {
     ///
     /// As [`Samples::new`].
     pub fn taught(site: &Site, images: &Images, normalize: &Normalize, store: Store) -> Result<Self> {
-        Self::run(site, images, (normalize, store), Some(&lower(&site.graph, &site.params)?))
+        Self::run(site, images, (normalize, store), Some(&site.lowered(&site.graph, &site.params)?))
     }
 
     fn run(
@@ -82,8 +83,9 @@ impl Samples {
         let mut teacher = deployed.map(|_| opinions()).transpose()?;
         let all: Vec<usize> = (0..images.len()).collect();
         for batch in all.chunks(site.levers.infer_batch) {
-            let x = infer(&site.prefix.graph, &site.prefix.params, &images.batch(batch, normalize)?)?;
-            features.push(&x)?;
+            let Lowered { graph, params } = &site.prefix;
+            let x = infer(graph, params, &site.compute.value(&images.batch(batch, normalize)?)?)?;
+            features.push(&to_host(&x)?)?;
             if let (Some(teacher), Some(deployed)) = (&mut teacher, deployed) {
                 teacher.push(&cross_entropy::softmax(&site.logits(deployed, &x)?)?)?;
             }

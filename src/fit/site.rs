@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use candle_core::Tensor;
 
+use crate::device::{Compute, Precision, to_host};
 use crate::engine::infer::infer;
 use crate::error::{Error, Result};
 use crate::eval::Deployed;
@@ -91,6 +92,9 @@ pub struct Site {
     pub classes: usize,
     /// How much is held at once.
     pub levers: Levers,
+    /// Where passes compute: there are the tensors of the prefix and the suffix, those of the part rest on
+    /// the CPU.
+    pub compute: Compute,
 }
 
 impl Site {
@@ -101,17 +105,18 @@ impl Site {
     /// [`Error::UnknownName`] for a block that is not there, [`Error::Graph`] when a tensor is
     /// missing.
     pub fn new(deployed: &Deployed, level: Level) -> Result<Self> {
-        let Deployed { network, params, levers } = deployed;
+        let Deployed { network, params, levers, compute } = deployed;
         let parts = level.parts(network)?;
         let shapes = network.shapes()?;
         let graph = network.joined(parts.clone());
         let input = shapes[parts.start].clone();
         Ok(Self {
-            prefix: lower(&network.joined(0..parts.start), params)?,
-            suffix: lower(&network.joined(parts.end..network.parts.len()), params)?,
+            prefix: lower(&network.joined(0..parts.start), params)?.placed(compute)?,
+            suffix: lower(&network.joined(parts.end..network.parts.len()), params)?.placed(compute)?,
             params: params.of(&graph, &input)?,
             classes: network.classes,
             levers: *levers,
+            compute: compute.clone(),
             level,
             parts,
             graph,
@@ -119,14 +124,30 @@ impl Site {
         })
     }
 
-    /// Logits for features `x` with `part` in the trained place.
+    /// `graph` with the tensors `params`, ready to run in the trained place.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Graph`] when a tensor is missing, [`Error::Tensor`] when the device refuses.
+    pub fn lowered(&self, graph: &Graph, params: &Params) -> Result<Lowered> {
+        lower(graph, params)?.placed(&self.compute)
+    }
+
+    /// Logits for features `x` with `part` of [`Site::lowered`] in the trained place, in `f32` on the CPU.
     ///
     /// # Errors
     ///
     /// [`Error::Tensor`] when the device refuses.
     pub fn logits(&self, part: &Lowered, x: &Tensor) -> Result<Tensor> {
-        let y = infer(&part.graph, &part.params, x)?;
-        infer(&self.suffix.graph, &self.suffix.params, &y)
+        let y = infer(&part.graph, &part.params, &self.compute.value(x)?)?;
+        to_host(&infer(&self.suffix.graph, &self.suffix.params, &y)?)
+    }
+
+    /// Whether each gradient changes its tensor as soon as it is there, in steps of `batch` images. Halves
+    /// wait for the last of them: a step is made if all are finite.
+    #[must_use]
+    pub fn steps_at_once(&self, batch: usize) -> bool {
+        self.compute.precision != Precision::F16 && self.levers.steps_at_once(batch)
     }
 }
 

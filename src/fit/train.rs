@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::{Part, Samples, Site};
+use crate::device::Compute;
 use crate::engine::optim::Optimizer;
 use crate::error::{Error, Result};
 use crate::graph::op::elements;
@@ -176,11 +177,12 @@ pub fn rate_factor(step: usize, steps: usize) -> f64 {
     rise * 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / steps.max(1) as f64).cos())
 }
 
-/// Trains `part` at `site`; `progress` is told the loss of each step.
+/// Trains `part` at `site`, where that computes, and leaves it on the CPU; `progress` is told the loss of
+/// each step.
 ///
 /// # Errors
 ///
-/// [`Error::Diverged`] when the loss is not finite, and those of [`Part::gradients`].
+/// [`Error::Diverged`] when the loss is not finite, and those of [`Part::step`].
 pub fn fit(
     site: &Site,
     part: &mut Part,
@@ -188,6 +190,7 @@ pub fn fit(
     (config, rng): (&Config, &mut Rng),
     progress: &mut dyn FnMut(usize, f64),
 ) -> Result<()> {
+    part.move_to(&site.compute)?;
     let mut optimizer = Optimizer::owning(site.levers.rule(), &part.params)?;
     let mut sampler = Sampler::new();
     for step in 0..config.steps {
@@ -202,7 +205,7 @@ pub fn fit(
         }
         progress(step, loss);
     }
-    Ok(())
+    part.move_to(&Compute::HOST)
 }
 
 #[cfg(test)]

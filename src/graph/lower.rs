@@ -17,6 +17,7 @@ use candle_core::Tensor;
 
 use super::op::{Conv2d, Op};
 use super::{Graph, Node, Params, Value, Weight};
+use crate::device::Compute;
 use crate::error::{During, Result};
 
 /// A lowered graph and its parameters; those that were not folded are shared with the original.
@@ -26,6 +27,17 @@ pub struct Lowered {
     pub graph: Graph,
     /// All its tensors.
     pub params: Params,
+}
+
+impl Lowered {
+    /// The same network with its tensors as passes of `compute` read them.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Tensor`] when the device refuses.
+    pub fn placed(self, compute: &Compute) -> Result<Self> {
+        Ok(Self { params: self.params.placed(compute)?, ..self })
+    }
 }
 
 /// Folds and fuses `graph`.

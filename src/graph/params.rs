@@ -7,6 +7,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use super::{Graph, Weight};
+use crate::device::Compute;
 use crate::error::{During, Error, Result};
 use crate::storage::{Bytes, View};
 
@@ -148,6 +149,28 @@ impl Params {
     pub fn of(&self, graph: &Graph, input: &[usize]) -> Result<Self> {
         let names = graph.params(input)?.into_iter().map(|p| p.name);
         names.map(|name| Ok((name.clone(), self.weight(&name)?.clone()))).collect()
+    }
+
+    /// The same weights as passes of `compute` read them; where that is on the CPU in `f32`, these.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tensor`] when the device refuses.
+    pub fn placed(&self, compute: &Compute) -> Result<Self> {
+        if compute.is_host() { Ok(self.clone()) } else { self.each(|w| compute.weight(&w)) }
+    }
+
+    /// The same weights as an optimizer changes them where `compute` says: tensors in `f32`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tensor`] when the device refuses.
+    pub fn masters(&self, compute: &Compute) -> Result<Self> {
+        self.each(|w| compute.master(&w))
+    }
+
+    fn each(&self, change: impl Fn(Tensor) -> Result<Tensor>) -> Result<Self> {
+        self.iter().map(|(name, weight)| Ok((name.clone(), change(weight.tensor()?)?))).collect()
     }
 
     /// The same weights on `device`, in `dtype`. A mapped weight stays mapped where that is what

@@ -28,6 +28,10 @@ pub(crate) const ROUNDED: Tolerance = Tolerance { absolute: 1e-6, relative: 5e-5
 /// Sums whose terms are products of numbers that were rounded to 8 bits.
 pub(crate) const OF_PAIRS: Tolerance = Tolerance { absolute: 1e-6, relative: 3e-2 };
 
+/// Results that are halves, rounded two or three times, none of them a sum under way: a half is off by a part
+/// in 2,048 at most.
+pub(crate) const HALVES: Tolerance = Tolerance { absolute: 1e-3, relative: 2e-3 };
+
 /// A derivative beside a central difference in `f64`. With the step 1e-5 the difference is off
 /// by step^2 = 1e-10 times a third derivative, and by 1e-16 / step = 1e-11 times the size of
 /// the weighted sum that is differenced, which stays below 1e4 in these tests.

@@ -6,15 +6,13 @@
 //! y[o][oy, ox]  = sum over c, ky, kx of  w[o][c, ky, kx] * x[c][oy s + ky d - p][ox s + kx d - p]
 //! ```
 //!
-//! Bodies: `correlate`, which computes outputs and gradients by inputs, and `dw`, both on images as
-//! they are; `winograd`, both with a quarter of the products, for the windows most networks have;
-//! `depthwise`, where an output has one input channel and there is no sum over channels; and `slow`, candle
-//! operations on gathered columns, for other devices. The epilogue's gradient is the activation's, taken
-//! before these functions.
+//! Bodies: `correlate`, which computes outputs and gradients by inputs, and `dw`, both on images as they are;
+//! `winograd`, both with a quarter of the products, for the windows most networks have; `depthwise`, where an
+//! output has one input channel; and for other devices `slow`, candle's products with gathered columns, and
+//! `fused`. The epilogue's gradient is the activation's, taken before these functions.
 //!
-//! Reading order: `tile`, the innermost loops; `axis`, where windows lie; `source`, what is read;
-//! `weights`, in which order; `correlation`, how work is cut; `sums`, what every way has; `correlate` and
-//! `dw`, the loops around; `winograd`.
+//! Reading order: `tile`, the innermost loops; `axis`, where windows lie; `source`, what is read; `weights`, in
+//! which order; `correlation`, how work is cut; `sums`; `correlate` and `dw`, the loops around; `winograd`.
 
 mod axis;
 #[allow(unsafe_code)] // addresses of tiles, and tasks that write to one slice
@@ -25,6 +23,7 @@ mod depthwise;
 #[allow(unsafe_code)] // addresses of tiles
 mod dw;
 mod finish;
+mod fused;
 mod slow;
 #[allow(unsafe_code)] // vector instructions
 mod source;
@@ -167,16 +166,11 @@ pub fn dx(conv: &Conv2d, dy: &Tensor, w: &Tensor, x_shape: &[usize]) -> Result<T
 /// As [`forward`].
 pub fn dw(conv: &Conv2d, dy: &Tensor, x: &Tensor) -> Result<Tensor> {
     let c = x.dims().get(1).copied().unwrap_or(0);
-    let shape = conv.weight_shape(c);
-    let sizes = Sizes::new(conv, x.dims(), &shape)?;
+    let sizes = Sizes::new(conv, x.dims(), &conv.weight_shape(c))?;
     if is_slow_path(dy) {
         return slow::dw(&sizes, dy, x);
     }
-    by_dtype!(dy, T => {
-        let (dy, x) = (slice::<T>(dy)?, slice::<T>(x)?);
-        let sums = if sizes.is_depthwise() { depthwise::dw(&sizes, &dy, &x) } else { dw::dw(&sizes, &dy, &x) };
-        tensor(sums?, &shape)
-    })
+    by_dtype!(dy, T => dw_cpu::<T>(&sizes, dy, x))
 }
 
 /// The gradient by the bias, `[outputs]`: the sum of `dy` over images and pixels.
@@ -186,7 +180,7 @@ pub fn dw(conv: &Conv2d, dy: &Tensor, x: &Tensor) -> Result<Tensor> {
 /// [`Error::Tensor`] when the device refuses.
 pub fn dbias(dy: &Tensor) -> Result<Tensor> {
     if is_slow_path(dy) {
-        return dy.sum((0, 2, 3)).during("summing a bias gradient");
+        return planes::wide(dy).and_then(|dy| dy.sum((0, 2, 3))).during("summing a bias gradient");
     }
     let [n, c, h, w] = planes::image_dims(dy)?;
     by_dtype!(dy, T => {
@@ -299,6 +293,12 @@ fn dx_cpu<T: Real>(sizes: &Sizes, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
     #[allow(unsafe_code)]
     let dx = unsafe { share::filled(CONVOLVING, sizes.n * sizes.x_len(), fill) };
     tensor(dx?, &sizes.x_shape())
+}
+
+fn dw_cpu<T: Real>(sizes: &Sizes, dy: &Tensor, x: &Tensor) -> Result<Tensor> {
+    let (dy, x) = (slice::<T>(dy)?, slice::<T>(x)?);
+    let sums = if sizes.is_depthwise() { depthwise::dw(sizes, &dy, &x) } else { dw::dw(sizes, &dy, &x) };
+    tensor(sums?, &sizes.conv.weight_shape(sizes.c))
 }
 
 #[cfg(test)]

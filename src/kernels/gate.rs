@@ -98,11 +98,11 @@ fn channels(x: &Tensor, gate: &Tensor) -> Result<[usize; 2]> {
     Ok([c, x.dims()[2..].iter().product()])
 }
 
-/// The gate, shaped to broadcast over `x`.
+/// The gate, of the type of `x` and shaped to broadcast over it.
 fn spread(gate: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
     let mut shape = vec![1; x.rank()];
     shape[1] = gate.elem_count();
-    gate.reshape(shape)
+    gate.to_dtype(x.dtype())?.reshape(shape)
 }
 
 fn slow(x: &Tensor, z: &Tensor, gate: &Tensor) -> candle_core::Result<Tensor> {
@@ -118,7 +118,7 @@ fn slow_dz(dy: &Tensor, gate: &Tensor) -> candle_core::Result<Tensor> {
 fn slow_dgate(dy: &Tensor, x: &Tensor, z: &Tensor) -> candle_core::Result<Tensor> {
     let product = (wide(dy)? * (wide(z)? - wide(x)?)?)?;
     let by_pixel = if product.rank() == 4 { product.sum((2, 3))? } else { product };
-    by_pixel.sum(0)?.to_dtype(dy.dtype())
+    by_pixel.sum(0)
 }
 
 #[cfg(test)]

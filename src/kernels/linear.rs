@@ -122,19 +122,20 @@ fn dims(x: &Tensor) -> Result<[usize; 2]> {
 }
 
 fn slow(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> candle_core::Result<Tensor> {
-    let y = x.matmul(&w.t()?)?;
+    let y = x.matmul(&w.t()?.contiguous()?)?;
     match bias {
-        Some(bias) => y.broadcast_add(bias),
+        Some(bias) => y.broadcast_add(&bias.to_dtype(y.dtype())?),
         None => Ok(y),
     }
 }
 
 fn slow_dw(dy: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
-    dy.t()?.matmul(x)
+    // The sum over images leaves the product as a half: one rounding of a sum in `f32`.
+    wide(&dy.t()?.contiguous()?.matmul(x)?)
 }
 
 fn slow_dbias(dy: &Tensor) -> candle_core::Result<Tensor> {
-    wide(dy)?.sum(0)?.to_dtype(dy.dtype())
+    wide(dy)?.sum(0)
 }
 
 #[cfg(test)]

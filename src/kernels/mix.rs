@@ -13,10 +13,13 @@
 //!
 //! Liu et al., "DARTS: Differentiable Architecture Search", 2019 (arXiv:1806.09055), equation 2.
 
+mod fused;
+
 use std::ops::Range;
 
 use candle_core::{DType, Tensor};
 
+use super::fused::{TERMS, has_kernels};
 use super::planes::{build, dot, dot_scratch_bytes, map, mismatch, wide, write, zip};
 use super::{Pass, Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
@@ -82,7 +85,8 @@ pub fn dx(dy: &Tensor, alpha: &Tensor, i: usize) -> Result<Tensor> {
 }
 
 /// The sum of a mixture that is taken term by term: `sum + p_i x`, or `p_i x` for the first.
-/// Taken in the order of the candidates, the last sum has the bits of [`forward`].
+/// Taken in the order of the candidates, the last sum has the bits of [`forward`], except in
+/// half precision, which rounds each sum.
 pub fn add_term(sum: Option<&Tensor>, x: &Tensor, alpha: &Tensor, i: usize) -> Result<Tensor> {
     let p = choice(alpha, i)?;
     match sum {
@@ -200,6 +204,9 @@ fn place(numbers: Vec<f64>, alpha: &Tensor) -> candle_core::Result<Tensor> {
 }
 
 fn slow(xs: &[&Tensor], p: &[f64]) -> candle_core::Result<Tensor> {
+    if has_kernels(xs[0]) && xs.len() <= TERMS {
+        return fused::sum(xs, p);
+    }
     let mut y = xs[0].zeros_like()?;
     for (x, &p) in xs.iter().zip(p).filter(|(_, p)| **p != 0.0) {
         y = (y + (*x * p)?)?;
@@ -208,14 +215,23 @@ fn slow(xs: &[&Tensor], p: &[f64]) -> candle_core::Result<Tensor> {
 }
 
 fn slow_term(sum: &Tensor, x: &Tensor, p: f64) -> candle_core::Result<Tensor> {
+    if has_kernels(x) {
+        return fused::sum(&[sum, x], &[1.0, p]);
+    }
     sum + (x * p)?
 }
 
 fn slow_dx(dy: &Tensor, p: f64) -> candle_core::Result<Tensor> {
+    if has_kernels(dy) {
+        return fused::sum(&[dy], &[p]);
+    }
     dy * p
 }
 
 fn slow_dot(dy: &Tensor, x: &Tensor) -> candle_core::Result<f64> {
+    if has_kernels(dy) {
+        return fused::products(dy, x);
+    }
     let sum = (wide(dy)? * wide(x)?)?.sum_all()?;
     match sum.dtype() {
         DType::F64 => sum.to_scalar::<f64>(),

@@ -4,8 +4,9 @@
 //! Every public function takes contiguous tensors and gives a contiguous tensor. It has two
 //! bodies. On the CPU it works on the storage's slices, in `f32` or `f64`, with sums in an
 //! order that does not depend on the number of threads. On any other device it is written in
-//! candle's tensor operations; that body runs on the CPU too, where tests hold it against the
-//! first. `is_slow_path` decides. Sums of half precision are taken in `f32`.
+//! candle's tensor operations, and in kernels of our own where a device has some (`fused`); that body runs
+//! on the CPU too, where tests hold it against the first, and always for half precision. `is_slow_path`
+//! decides. Sums of half precision are taken in `f32`.
 //!
 //! On the CPU a forward pass is a function `..._into` that writes to a slice and allocates nothing:
 //! the tensor function makes a vector for it, `engine::executor` has planned all slices. Where such
@@ -33,6 +34,7 @@ pub mod pool;
 #[cfg(test)]
 mod check;
 mod exp;
+mod fused;
 pub(crate) mod in_place;
 // Pointers and vector instructions: the unsafe part of the kernels.
 #[allow(unsafe_code)]

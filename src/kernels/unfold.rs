@@ -1,5 +1,5 @@
 //! Windows of an image, and for devices without kernels of our own all of them laid out as columns
-//! (im2col), and the adjoint of that.
+//! (im2col), forward and backward.
 //!
 //! A convolution is then one matrix product. Plain version, for a tap `(ky, kx)` of channel `c`:
 //!
@@ -7,11 +7,12 @@
 //! for oy, ox:  columns[c, ky, kx][oy, ox] = x[c][oy * s + ky * d - p][ox * s + kx * d - p], or 0 outside
 //! ```
 //!
-//! All columns are gathered by one index.
+//! All columns are gathered by one index. Gradients by the input are gathered too, not scattered: no sum of
+//! halves is rounded in between, and no order of adding depends on a device.
 
 use std::ops::Range;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use crate::graph::op::Window;
 
@@ -70,8 +71,9 @@ impl Unfold {
         }
     }
 
-    /// For each tap and output the input position in a plane, `h * w` where it lies outside.
-    fn index(&self) -> Vec<u32> {
+    /// `[n, c, h, w]` to `[n, c, taps, oh * ow]`: under each tap the pixel of each output, 0 outside of the
+    /// image. In candle's operations.
+    pub(crate) fn columns(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let mut index = vec![(self.h * self.w) as u32; self.taps() * self.oh * self.ow];
         for (tap, column) in index.chunks_exact_mut(self.oh * self.ow).enumerate() {
             self.runs(tap, &(0..self.oh), |to, from| {
@@ -80,31 +82,28 @@ impl Unfold {
                 }
             });
         }
-        index
+        gathered(x, (index, self.taps()))
     }
 
-    /// `[n, c, h, w]` to `[n, c, taps, oh * ow]` with `fill` outside of the image, in candle's
-    /// operations.
-    pub(crate) fn gather(&self, x: &Tensor, fill: f64) -> candle_core::Result<Tensor> {
-        let (n, c) = (x.dim(0)?, x.dim(1)?);
-        let outside = (Tensor::ones((n, c, 1), x.dtype(), x.device())? * fill)?;
-        let padded = Tensor::cat(&[&x.reshape((n, c, self.h * self.w))?, &outside], 2)?;
-        let columns = padded.index_select(&self.index_on(x.device())?, 2)?;
-        columns.reshape((n, c, self.taps(), self.oh * self.ow))
+    /// `[n, c, oh, ow]` to `[n, c, taps, h * w]`: under each tap the output that each pixel goes to, 0 where
+    /// there is none. What an input gets back is then one sum over channels and taps.
+    pub(crate) fn adjoint_columns(&self, dy: &Tensor) -> candle_core::Result<Tensor> {
+        let mut index = vec![(self.oh * self.ow) as u32; self.taps() * self.h * self.w];
+        for (tap, column) in index.chunks_exact_mut(self.h * self.w).enumerate() {
+            self.runs(tap, &(0..self.oh), |outputs, from| {
+                let pixels = column.iter_mut().skip(from).step_by(self.window.stride);
+                pixels.zip(outputs).for_each(|(slot, output)| *slot = output as u32);
+            });
+        }
+        gathered(dy, (index, self.taps()))
     }
+}
 
-    /// The adjoint of [`Unfold::gather`].
-    pub(crate) fn scatter(&self, columns: &Tensor) -> candle_core::Result<Tensor> {
-        let (n, c) = (columns.dim(0)?, columns.dim(1)?);
-        let flat = columns.reshape((n, c, self.taps() * self.oh * self.ow))?.contiguous()?;
-        let zeros = Tensor::zeros((n, c, self.h * self.w + 1), columns.dtype(), columns.device())?;
-        let sums = zeros.index_add(&self.index_on(columns.device())?, &flat, 2)?;
-        sums.narrow(2, 0, self.h * self.w)?.contiguous()?.reshape((n, c, self.h, self.w))
-    }
-
-    fn index_on(&self, device: &Device) -> candle_core::Result<Tensor> {
-        let index = self.index();
-        let len = index.len();
-        Tensor::from_vec(index, len, device)
-    }
+/// What stands in each plane of `x` at the places of `index`, `taps` columns; 0 one behind its last pixel.
+fn gathered(x: &Tensor, (index, taps): (Vec<u32>, usize)) -> candle_core::Result<Tensor> {
+    let (n, c, h, w) = x.dims4()?;
+    let (zeros, len) = (Tensor::zeros((n, c, 1), x.dtype(), x.device())?, index.len());
+    let padded = Tensor::cat(&[&x.reshape((n, c, h * w))?, &zeros], 2)?;
+    let columns = padded.index_select(&Tensor::from_vec(index, len, x.device())?, 2)?;
+    columns.reshape((n, c, taps, len / taps))
 }

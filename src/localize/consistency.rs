@@ -35,10 +35,12 @@ pub fn mismatch(deployed: &Deployed, clean: &Images) -> Result<Vec<f64>> {
     let whole = network.joined(0..network.parts.len());
     let normalize = deployed.normalize()?;
     let norms: Vec<_> = whole.nodes.iter().filter(|n| matches!(n.op, Op::BatchNorm { .. })).collect();
+    let params = deployed.placed()?;
     let mut found: BTreeMap<&str, Vec<Moments>> = BTreeMap::new();
     let all: Vec<usize> = (0..clean.len().min(IMAGES)).collect();
     for batch in all.chunks(deployed.levers.infer_batch) {
-        observe(&whole, &deployed.params, &clean.batch(batch, &normalize)?, |value, y| {
+        let x = deployed.compute.value(&clean.batch(batch, &normalize)?)?;
+        observe(&whole, &params, &x, |value, y| {
             for norm in norms.iter().filter(|norm| norm.inputs[0] == value) {
                 let of = channels(&batch_norm::statistics(y)?)?;
                 let sums = found.entry(&norm.name).or_insert_with(|| vec![Moments::default(); of.len()]);

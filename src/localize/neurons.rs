@@ -8,6 +8,7 @@ use candle_core::Tensor;
 use super::rows::Rows;
 use super::spectrum::Counts;
 use crate::data::Images;
+use crate::device::to_host;
 use crate::engine::infer::observe;
 use crate::error::{During, Result};
 use crate::eval::Deployed;
@@ -75,12 +76,13 @@ fn status(whole: &Graph, v: Value, end: usize) -> Value {
 /// device refuses.
 pub fn activations(deployed: &Deployed, layers: &[Layer], images: &Images, folder: &Path) -> Result<Rows> {
     let whole = deployed.network.joined(0..deployed.network.parts.len());
-    let normalize = deployed.normalize()?;
+    let (normalize, params) = (deployed.normalize()?, deployed.placed()?);
     let all: Vec<usize> = (0..images.len()).collect();
     Rows::collect(folder, layers.iter().map(|layer| layer.n).sum(), |push| {
         for batch in all.chunks(deployed.levers.infer_batch) {
             let mut means: Vec<Vec<Vec<f32>>> = vec![Vec::new(); layers.len()];
-            observe(&whole, &deployed.params, &images.batch(batch, &normalize)?, |value, y| {
+            let x = deployed.compute.value(&images.batch(batch, &normalize)?)?;
+            observe(&whole, &params, &x, |value, y| {
                 for (slot, _) in means.iter_mut().zip(layers).filter(|(_, layer)| layer.read == value) {
                     *slot = channel_means(y)?;
                 }
@@ -95,7 +97,7 @@ pub fn activations(deployed: &Deployed, layers: &[Layer], images: &Images, folde
 }
 
 fn channel_means(y: &Tensor) -> Result<Vec<Vec<f32>>> {
-    global_pool::avg(y)?
+    to_host(&global_pool::avg(y)?)?
         .flatten_from(1)
         .and_then(|means| means.to_vec2::<f32>())
         .during("reading activations")

@@ -13,7 +13,6 @@ use crate::error::Result;
 use crate::eval::Deployed;
 use crate::fit::samples::{Answers, Store};
 use crate::fit::{self, Level, Samples, Sets, Site, fit};
-use crate::graph::lower::lower;
 use crate::rng::Rng;
 use crate::search::candidate::CleanStatistics;
 use crate::search::space;
@@ -119,7 +118,7 @@ fn trial(
     let sets = Sets { failures: &failures, surrogates: Some(&surrogates), replay: &replay };
     fit(&site, &mut part, sets, (config, &mut rng), &mut |step, _| progress(block, step + 1))?;
     part.set_aside(&site, store.folder)?;
-    let lowered = lower(&part.graph, &part.params)?;
+    let lowered = site.lowered(&part.graph, &part.params)?;
     let judge = |images| samples(images)?.evaluate(&site, &lowered);
     Ok(Trial {
         failures: judge(field.held_failures)?,

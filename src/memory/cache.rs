@@ -4,59 +4,25 @@
 //! each image and its output is read back whenever the image is drawn. The file has no name:
 //! it is gone when the cache is dropped, also after a crash.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+pub use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::kernels::{slice, tensor};
 use crate::meter::reserve;
 use crate::storage::{Bytes, Storage};
 
-/// How features are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// Half the bytes, 11 bits of mantissa.
-    #[default]
-    F16,
-    /// Exactly what was computed.
-    F32,
-}
-
-impl fmt::Display for Precision {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Self::F16 => "f16",
-            Self::F32 => "f32",
-        })
-    }
-}
-
-impl FromStr for Precision {
-    type Err = Error;
-
-    /// `f16` or `f32`.
-    fn from_str(text: &str) -> Result<Self> {
-        let found = [Self::F16, Self::F32].into_iter().find(|precision| precision.to_string() == text);
-        found.ok_or_else(|| Error::UnknownName {
-            kind: "precision",
-            got: text.into(),
-            known: "f16, f32".into(),
-        })
-    }
-}
-
-impl Precision {
-    fn storage(self) -> Storage {
-        match self {
-            Self::F16 => Storage::F16,
-            Self::F32 => Storage::F32,
-        }
+/// How features of this precision are stored.
+fn storage(precision: Precision) -> Storage {
+    match precision {
+        Precision::Bf16 => Storage::Bf16,
+        Precision::F16 => Storage::F16,
+        Precision::F32 => Storage::F32,
     }
 }
 
@@ -123,7 +89,7 @@ impl Cache {
         let mut bytes = Vec::with_capacity(CHUNK * size_of::<f32>());
         for chunk in slice::<f32>(features)?.chunks(CHUNK) {
             bytes.clear();
-            self.precision.storage().narrow(chunk, &mut bytes);
+            storage(self.precision).narrow(chunk, &mut bytes);
             self.file.write_all(&bytes).map_err(Error::file(WRITING, &self.folder))?;
         }
         self.rows += features.dims()[0];
@@ -171,7 +137,7 @@ impl Cache {
         }
         let rows = values.par_chunks_exact_mut(row.max(1)).zip(indices);
         let read = rows.try_for_each(|(values, &index)| {
-            self.precision.storage().widen_into(self.row(index)?, values);
+            storage(self.precision).widen_into(self.row(index)?, values);
             Ok(())
         });
         // What was read is in `values` now; its pages would pile up over a training.
@@ -194,7 +160,7 @@ impl Cache {
     }
 
     fn row_bytes(&self) -> usize {
-        self.row_len() * self.precision.storage().size_bytes()
+        self.row_len() * storage(self.precision).size_bytes()
     }
 }
 
@@ -216,7 +182,7 @@ mod tests {
             cache.push(&rows(0, 4)).unwrap();
             cache.push(&rows(4, 1)).unwrap();
             cache.finish().unwrap();
-            assert_eq!((cache.len(), cache.bytes()), (5, 30 * precision.storage().size_bytes() as u64));
+            assert_eq!((cache.len(), cache.bytes()), (5, 30 * storage(precision).size_bytes() as u64));
             let got = cache.batch(&[4, 1, 1]).unwrap();
             let want = Tensor::cat(&[rows(4, 1), rows(1, 1), rows(1, 1)], 0).unwrap();
             let off = (got - want).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
@@ -240,13 +206,6 @@ mod tests {
         assert_eq!(values.to_vec(), want.to_vec1::<f32>().unwrap());
         let error = cache.read_into(&[0], &mut values).unwrap_err().to_string();
         assert_eq!(error, "node `feature cache`: room for 18 numbers, expected 1 rows of 6");
-    }
-
-    #[test]
-    fn precisions_are_read_from_text() {
-        assert_eq!("f32".parse::<Precision>().unwrap(), Precision::F32);
-        let error = "f64".parse::<Precision>().unwrap_err().to_string();
-        assert_eq!(error, "unknown precision `f64`, expected one of f16, f32");
     }
 
     #[test]

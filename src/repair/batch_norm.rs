@@ -7,6 +7,7 @@
 use candle_core::Tensor;
 
 use crate::data::Images;
+use crate::device::to_host;
 use crate::engine::grad::{Collect, Norms, Wanted, forward};
 use crate::error::{During, Result};
 use crate::eval::Deployed;
@@ -45,7 +46,7 @@ impl Batches {
 pub fn re_estimate(deployed: &Deployed, failures: &Images, replay: &Images, seed: u64) -> Result<Deployed> {
     let whole = deployed.network.joined(0..deployed.network.parts.len());
     let wanted = Wanted { trained: &|_| false, input: false, norms: Norms::Batch };
-    let normalize = deployed.normalize()?;
+    let (normalize, params) = (deployed.normalize()?, deployed.placed()?);
     let batches = Batches::new(failures.len(), replay.len(), deployed.levers.infer_batch);
     let mut order = Rng::new(seed).permutation(replay.len());
     order.truncate(batches.replay);
@@ -54,10 +55,10 @@ pub fn re_estimate(deployed: &Deployed, failures: &Images, replay: &Images, seed
     for b in 0..batches.n {
         let part = |of: &[usize]| of.iter().copied().skip(b).step_by(batches.n).collect::<Vec<_>>();
         let xs = [failures.batch(&part(&all), &normalize)?, replay.batch(&part(&order), &normalize)?];
-        let x = Tensor::cat(&xs, 0).during("joining a batch")?;
-        for (norm, found) in forward(&whole, &deployed.params, &x, wanted)?.statistics {
-            sums.collect(&format!("{norm}.running_mean"), found.mean)?;
-            sums.collect(&format!("{norm}.running_var"), found.var)?;
+        let x = deployed.compute.value(&Tensor::cat(&xs, 0).during("joining a batch")?)?;
+        for (norm, found) in forward(&whole, &params, &x, wanted)?.statistics {
+            sums.collect(&format!("{norm}.running_mean"), to_host(&found.mean)?)?;
+            sums.collect(&format!("{norm}.running_var"), to_host(&found.var)?)?;
         }
     }
     let mut params = deployed.params.clone();

@@ -4,9 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::gate::Gate;
+use crate::device::{Compute, Precision};
 use crate::error::{Error, Result};
 use crate::fit::{self, Level};
-use crate::memory::cache::Precision;
 use crate::{localize, search};
 
 /// How a part is changed.
@@ -82,7 +82,10 @@ pub struct Config {
     /// Views of each image that is trained on, 1 at least: as it is, and shifted by up to a fourteenth
     /// of its side.
     pub views: usize,
-    /// Most bytes that the engine may allocate; `None` for no limit.
+    /// Where passes compute, and in which numbers.
+    pub compute: Compute,
+    /// Most bytes that the engine may allocate; `None` for no limit. Only passes in `f32` on the CPU are
+    /// planned.
     pub memory: Option<usize>,
     /// Starts every random draw.
     pub seed: u64,
@@ -97,8 +100,9 @@ impl Default for Config {
             search: search::Config::default(),
             fit: fit::Config::default(),
             gate: Gate::default(),
-            features: Precision::default(),
+            features: Precision::F16,
             views: 1,
+            compute: Compute::HOST,
             memory: None,
             seed: 0,
         }
@@ -117,6 +121,10 @@ impl Config {
         self.gate.check()?;
         if self.views == 0 {
             return Err(Error::Config { field: "views", got: "0".into(), want: "at least 1".into() });
+        }
+        if let Some(limit) = self.memory.filter(|_| !self.compute.is_host()) {
+            let want = "none: bytes are planned for passes in f32 on the CPU alone".into();
+            return Err(Error::Config { field: "memory", got: limit.to_string(), want });
         }
         if self.method == Method::Search && self.search.steps >= self.fit.steps {
             let want = format!("more than the {} steps of the search", self.search.steps);

@@ -8,6 +8,7 @@ use super::gate::{Evidence, Verdict};
 use super::patching::{Origin, deploy_on, difference};
 use super::pipeline::{Outcome, Repair};
 use crate::data::Images;
+use crate::device;
 use crate::error::Result;
 use crate::eval::{Change, Deployed};
 use crate::fit::Level;
@@ -78,6 +79,8 @@ impl Repair<'_> {
             "seed": self.config.seed,
             "method": self.config.method.to_string(),
             "level": level.map(ToString::to_string),
+            "device": device::kind(&self.config.compute.device),
+            "precision": self.config.compute.precision,
             "steps": self.config.fit.steps,
             "share": share,
             "failures": set(self.inputs.failures),

@@ -101,7 +101,8 @@ pub fn deploy_on(base: &Deployed, digest: Digest, patch: (&Patch, &Path)) -> Res
         let weight = base.params.find(name).cloned();
         weight.ok_or_else(|| Error::Graph { node: name.into(), problem: "has no tensor".into() })
     };
-    Ok(Deployed { levers: base.levers, ..patched(&base.network, digest, shared, patch)? })
+    let repaired = patched(&base.network, digest, shared, patch)?;
+    Ok(Deployed { levers: base.levers, ..repaired.on(&base.compute) })
 }
 
 /// `network` with `patch` applied; `rest` gives the tensors that the patch leaves.
@@ -142,5 +143,5 @@ pub(super) fn place(start: &Deployed, site: &Site, part: &Part) -> Result<Deploy
     }
     let mut params = start.params.clone();
     params.extend(&part.params);
-    Ok(Deployed { network, params, ..*start })
+    Ok(Deployed { network, params, ..start.clone() })
 }

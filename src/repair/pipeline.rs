@@ -106,7 +106,7 @@ pub fn repair_as_planned(
 ) -> Result<Outcome> {
     config.check()?;
     let _limit = plan.limit.map(meter::limit);
-    let base = deploy_mapped(model, None)?.under(plan.levers)?;
+    let base = deploy_mapped(model, None)?.under(plan.levers)?.on(&config.compute);
     progress(Stage::Prepare, "images", 0);
     let split = prepare(&base, inputs, config.seed)?;
     let repair = Repair { model, inputs, config, split, base };

@@ -36,15 +36,15 @@ pub struct Plan {
     pub limit: Option<usize>,
     /// Bytes that were in use when the plan was made, and what graphs and lists will take.
     pub before: usize,
-    /// The most bytes of any phase.
+    /// The most bytes of any phase; 0 where there are none.
     pub peak: usize,
-    /// The least limit under which this repair can run.
+    /// The least limit under which this repair can run; 0 where it is not known.
     pub least: usize,
     /// How many times as long a training step takes as in a run without a limit: an estimate.
     pub time_factor: f64,
     /// What was decided.
     pub levers: Levers,
-    /// Every phase under these levers.
+    /// Every phase under these levers; none where bytes are not known beforehand.
     pub phases: Vec<Phase>,
 }
 
@@ -59,7 +59,8 @@ const RELAXED: usize = 7;
 /// time, though libraries keep a few bytes more or less.
 const BEFORE_STEP: usize = 4 << 10;
 
-/// Plans the repair of `model`. Nothing is allocated that counts.
+/// Plans the repair of `model`. Nothing is allocated that counts. Where passes do not compute in `f32` on the
+/// CPU nothing is known beforehand, and the plan has no phases.
 ///
 /// # Errors
 ///
@@ -71,6 +72,9 @@ pub fn plan(model: &Model, config: &Config, counts: Counts) -> Result<Plan> {
     let base = deploy_mapped(model, None)?;
     let before = (meter::current() + threads).next_multiple_of(BEFORE_STEP) + SMALL;
     let planner = Planner::new(&base, config, (counts, before))?;
+    if !config.compute.is_host() {
+        return Ok(planner.unknown());
+    }
     let tightest = planner.tightest()?;
     let least = highest(&tightest.1);
     let limit = config.memory;
@@ -121,6 +125,13 @@ impl<'a> Planner<'a> {
         levels.iter().try_for_each(|level| level.parts(&base.network).map(drop))?;
         let threads = rayon::current_num_threads();
         Ok(Self { base, config, counts, levels, before, threads })
+    }
+
+    /// The plan of a repair whose bytes are not known.
+    fn unknown(&self) -> Plan {
+        let (limit, levers) = (None, Levers::FASTEST);
+        let (before, phases) = (self.before, Vec::new());
+        Plan { target: self.target(), limit, before, peak: 0, least: 0, time_factor: 1.0, levers, phases }
     }
 
     fn target(&self) -> String {

@@ -14,6 +14,7 @@ use super::candidate::CleanStatistics;
 use super::discretize::{Choice, discretize, grown_at_most, worth};
 use super::paths::by_path;
 use super::space::{Space, is_choice_weight, mixtures, relax};
+use crate::device::Compute;
 use crate::engine::optim::{Optimizer, Rule};
 use crate::error::{During, Error, Result};
 use crate::fit::bytes::{own_bytes, step_peak};
@@ -148,6 +149,7 @@ impl Search<'_> {
         let mixtures: Vec<String> = mixtures(&part.graph).map(|node| node.name.clone()).collect();
         let alphas: BTreeSet<String> = mixtures.iter().map(|mix| format!("{mix}.alpha")).collect();
         let all = part.trained.clone();
+        part.move_to(&site.compute)?;
         let only_weights: BTreeSet<String> = all.difference(&alphas).cloned().collect();
         let (mut by_weight, mut by_choice) =
             (Optimizer::owning(site.levers.rule(), &part.params)?, Optimizer::new(Rule::ADAM));
@@ -179,7 +181,7 @@ impl Search<'_> {
             }
         }
         part.trained = all;
-        Ok(())
+        part.move_to(&Compute::HOST)
     }
 }
 

@@ -13,7 +13,6 @@ use super::space::{Alternative, Position};
 use crate::error::{During, Error, Result};
 use crate::fit::samples::Answers;
 use crate::fit::{Part, Samples, Sets, Site};
-use crate::graph::lower::lower;
 use crate::graph::op::Op;
 use crate::graph::{Graph, Params, Value};
 
@@ -119,7 +118,7 @@ impl HeldBack {
     ///
     /// [`crate::Error::File`] when a cache cannot be read.
     pub fn measure(site: &Site, part: &Part, validation: Sets) -> Result<Self> {
-        let lowered = lower(&part.graph, &part.params)?;
+        let lowered = site.lowered(&part.graph, &part.params)?;
         let ask = |samples: &Samples| samples.evaluate(site, &lowered);
         Ok(Self {
             failures: ask(validation.failures)?,

@@ -218,6 +218,14 @@ fn settings_outside_of_their_range_are_refused() {
         ("inspect model.safetensors --size 0".into(), "size is 0, expected a side"),
         ("inspect model.safetensors --std -1".into(), "std is [-1.0], expected 1 finite numbers"),
         ("infer model.safetensors x.png --top 0".into(), "top is 0, expected at least 1"),
+        (
+            "inspect model.safetensors --precision f16".into(),
+            "precision is f16, expected f32 for this task; only",
+        ),
+        (
+            format!("{repair} --precision f16 --memory 64MiB"),
+            "memory is 67108864, expected none: bytes are planned",
+        ),
         (format!("{repair} --steps 0"), "steps is 0, expected at least 1"),
         (format!("{repair} --candidates 0"), "candidates is 0, expected at least 1"),
         (format!("{repair} --max-drop 2"), "max-drop is 2, expected 0 to 1"),

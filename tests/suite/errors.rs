@@ -126,6 +126,11 @@ fn of_work() -> Vec<Said> {
             "the repair does not fit into 1000 bytes: the least that would do is 4096, raise --memory",
         ),
         (
+            Error::Overflow { precision: "f16" },
+            32,
+            "gradients overflow f16 even where the loss is not multiplied; use --precision f32",
+        ),
+        (
             Error::Overrun { runs: 1, all: 4 },
             31,
             "1 of 4 runs took more memory than planned or did not come to an end; see the table",

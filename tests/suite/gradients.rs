@@ -26,7 +26,7 @@ fn channels() -> impl Strategy<Value = [usize; 3]> {
 }
 
 /// Settings of a convolution and an input shape into which its window fits.
-fn convolutions() -> impl Strategy<Value = (Conv2d, [usize; 4])> {
+pub(crate) fn convolutions() -> impl Strategy<Value = (Conv2d, [usize; 4])> {
     let windows = (1usize..=5, 1usize..=3, 0usize..=3, 1usize..=2);
     let sizes = (1usize..=3, 0usize..5, 0usize..5);
     (windows, channels(), sizes).prop_map(|((k, stride, padding, dilation), [groups, c, o], (n, h, w))| {

@@ -2,6 +2,7 @@
 //!
 //! - [`golden_operations`], [`golden_networks`]: the numbers of PyTorch.
 //! - [`gradients`]: every gradient against finite differences.
+//! - [`halves`]: half precision, and the code of devices on the CPU.
 //! - [`lowering`]: the same function in fewer nodes.
 //! - [`levers`]: the same patch with less memory.
 //! - [`mapped`]: weights that stay in the file give the same bits.
@@ -21,6 +22,7 @@ mod executor;
 mod golden_networks;
 mod golden_operations;
 mod gradients;
+mod halves;
 mod levers;
 mod lowering;
 mod mapped;

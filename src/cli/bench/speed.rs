@@ -10,7 +10,8 @@ use serde_json::json;
 use super::passes::Passes;
 use crate::cli::base::Base;
 use crate::cli::{Console, Global};
-use crate::engine::packing::{Precision, packed};
+use crate::device::Precision;
+use crate::engine::packing::{has_bf16, packed};
 use crate::error::Result;
 use crate::graph::lower::{Lowered, lower};
 use crate::graph::op::Shape;
@@ -88,7 +89,7 @@ impl Speed {
             let (mapped, heap) = (measure(Weights::Mapped)?, measure(Weights::Heap)?);
             layers.extend(subject.layers(&mapped, &heap)?);
             rows.extend([mapped.row, heap.row]);
-            if Precision::Bf16.check().is_ok() {
+            if has_bf16() {
                 rows.push(measure(Weights::Bf16)?.row);
             }
         }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::{Axis, POOLING, Windows, max_scratch_len};
 use crate::error::{During, Result};
 use crate::graph::op::Pool;
-use crate::kernels::planes::mismatch;
+use crate::kernels::planes::{mismatch, wide};
 use crate::kernels::share::{self, zeros};
 use crate::kernels::simd::widened;
 use crate::kernels::{Real, by_dtype, is_slow_path, slice, tensor};
@@ -258,7 +258,7 @@ pub(super) fn slow_max(windows: &Windows, x: &Tensor) -> candle_core::Result<(Te
 
 pub(super) fn slow_max_dx(dy: &Tensor, argmax: &Tensor, x_shape: &[usize]) -> candle_core::Result<Tensor> {
     let planes = x_shape[0] * x_shape[1];
-    let zeros = Tensor::zeros((planes, x_shape[2] * x_shape[3]), dy.dtype(), dy.device())?;
-    let flat = |t: &Tensor| t.reshape((planes, ()));
-    zeros.scatter_add(&flat(argmax)?, &flat(dy)?, 1)?.reshape(x_shape)
+    let (at, wide_dy) = (argmax.reshape((planes, ()))?, wide(dy)?.reshape((planes, ()))?);
+    let zeros = Tensor::zeros((planes, x_shape[2] * x_shape[3]), wide_dy.dtype(), dy.device())?;
+    zeros.scatter_add(&at, &wide_dy, 1)?.reshape(x_shape)?.to_dtype(dy.dtype())
 }
