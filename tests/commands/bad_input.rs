@@ -226,6 +226,10 @@ fn settings_outside_of_their_range_are_refused() {
             format!("{repair} --precision f16 --memory 64MiB"),
             "memory is 67108864, expected none: bytes are planned",
         ),
+        (
+            format!("{repair} --precision bf16"),
+            "precision is bf16, expected f32 for this task; only eval and infer",
+        ),
         (format!("{repair} --steps 0"), "steps is 0, expected at least 1"),
         (format!("{repair} --candidates 0"), "candidates is 0, expected at least 1"),
         (format!("{repair} --max-drop 2"), "max-drop is 2, expected 0 to 1"),

@@ -4,6 +4,7 @@
 use std::fs;
 
 use archrepair::data;
+use archrepair::engine::packing::has_bf16;
 use archrepair::eval::accuracy;
 use archrepair::storage::{Digest, Patch};
 use archrepair::zoo::{Model, Overrides};
@@ -92,6 +93,22 @@ fn eval_measures_clean_and_corrupted_images() {
 }
 
 /// Folders are named by classes and need not be all there.
+/// On random weights and noise most classes stay; a processor that cannot says so.
+#[test]
+fn eval_computes_in_bf16_where_the_processor_does() {
+    let folder = Folder::new();
+    let ran = folder.run("eval model.safetensors replay --precision bf16");
+    if !has_bf16() {
+        assert_eq!(ran.status, 10);
+        assert!(ran.stderr.contains("this processor has no instructions for bf16"), "{}", ran.stderr);
+        return;
+    }
+    let accuracy = |ran: &str| folder.json(ran)["conditions"][0]["accuracy"].as_f64().unwrap();
+    let [whole, halves] = ["f32", "bf16"]
+        .map(|precision| accuracy(&format!("eval model.safetensors replay --precision {precision}")));
+    assert!((whole - halves).abs() < 0.1, "{whole} in f32, {halves} in bf16");
+}
+
 #[test]
 fn a_folder_of_images_takes_its_labels_from_its_names() {
     let folder = Folder::new();
