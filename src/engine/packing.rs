@@ -16,7 +16,8 @@ use crate::graph::weight::{Packed, PackedNumbers, Weight, multiply};
 use crate::kernels::conv2d::{self, Sizes};
 
 /// Numbers of a weight that are widened once, rather than in every pass: a MiB of `f32`. Weights of many
-/// pixels have few numbers, and are read many times in a pass.
+/// pixels have few numbers, and are read many times in a pass. So are single taps, which have the fewest
+/// products for each number.
 const FEW: usize = 1 << 18;
 
 /// Whether this processor multiplies [`Precision::Bf16`] by instructions of its own: AVX-512's or Arm's.
@@ -63,7 +64,7 @@ fn in_order_of(conv: &Conv2d, weight: &Weight, precision: Precision) -> Result<O
     }
     let shape = weight.shape().to_vec();
     let sizes = &sizes(conv, &shape)?;
-    let halves = weight.halves().filter(|(halves, _)| halves.len() > FEW);
+    let halves = weight.halves().filter(|(halves, _)| halves.len() > FEW && conv.k > 1);
     let numbers = match (precision, halves) {
         (Precision::Bf16, _) => {
             conv2d::pairs(sizes, &weight.floats()?)?.map(Arc::new).map(PackedNumbers::Pairs)

@@ -57,11 +57,12 @@ impl Axis {
         (self.advance * self.taps.saturating_sub(1) as isize).min(0).unsigned_abs()
     }
 
-    /// Whether every output is written, and is a sum over `taps` neighbours, forward or backward, that
-    /// begin a position after those of the output before.
-    pub(super) fn is_a_window_of(&self, taps: usize) -> bool {
-        let reads = (self.taps, self.first, self.step, self.stride, self.advance.abs());
-        reads == (taps, 0, 1, 1, 1) && (self.to_start, self.to_step) == (0, 1)
+    /// How far apart taps are, forward or backward, where every output is written and is a sum over `taps`
+    /// taps that begin a position after those of the output before.
+    pub(super) fn window_of(&self, taps: usize) -> Option<usize> {
+        let reads = (self.taps, self.first, self.step, self.stride);
+        let is_one = reads == (taps, 0, 1, 1) && (self.to_start, self.to_step) == (0, 1);
+        is_one.then_some(self.advance.unsigned_abs())
     }
 }
 

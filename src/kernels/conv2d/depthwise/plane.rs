@@ -81,6 +81,14 @@ impl Plane {
         &self.taps[..self.count]
     }
 
+    /// Taps of a column and how many rows of sums apart they are, where there are as many columns and sums of
+    /// neighbouring rows begin a row apart: then rows that are read are shared.
+    pub(super) fn shared(&self) -> (usize, usize) {
+        let [down, across] = &self.axes;
+        let is_square = down.stride == 1 && down.taps == across.taps;
+        if is_square { (down.taps, down.advance.unsigned_abs()) } else { (0, 0) }
+    }
+
     /// Elements of a row of the copy.
     pub(super) fn row(&self) -> usize {
         self.run * self.axes[1].stride

@@ -1,21 +1,58 @@
 //! Strips of an image, a row of tiles each, at the points.
 
+use std::ops::Range;
+
 use super::points::Points;
 use super::transform::{Across, Down, Gradients};
 use super::{SIDE, TILE};
 use crate::kernels::Real;
 use crate::kernels::conv2d::axis::Axis;
-use crate::kernels::matmul::pack::{self, Columns, Run};
+use crate::kernels::matmul::pack::{self, Run};
 use crate::kernels::simd::{Isa, Lanes, Num};
 
-/// How images are cut into strips.
+/// How images are cut into strips. Where taps are `dilation` pixels apart, outputs as far apart share
+/// inputs: these are a *phase* along an axis, and a strip is rows of one phase, tiles phase by phase.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Strips {
     /// Pixels of a plane that is read.
     source: [usize; 2],
     axes: [Axis; 2],
-    /// Tiles of an image, down and across.
+    dilation: [usize; 2],
+    /// Phases along each axis, and tiles of each.
+    phases: [usize; 2],
+    in_phase: [usize; 2],
+    /// Strips of an image, and tiles of a strip.
     pub(super) tiles: [usize; 2],
+}
+
+/// The output rows of a strip.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    /// The first of them, and from one to the next.
+    pub(super) first: usize,
+    pub(super) step: usize,
+    pub(super) n: usize,
+}
+
+impl Rows {
+    /// Runs of neighbouring rows: where each begins in the strip and in the image, and how many there are.
+    pub(super) fn runs(self) -> impl Iterator<Item = [usize; 3]> {
+        let Self { first, step, n } = self;
+        let (runs, of_run) = if step == 1 { (usize::from(n > 0), n) } else { (n, 1) };
+        (0..runs).map(move |i| [i, first + i * step, of_run])
+    }
+}
+
+/// The columns of a phase.
+#[derive(Clone, Copy)]
+pub(super) struct Columns {
+    /// The first of them, and from one to the next.
+    pub(super) first: usize,
+    pub(super) step: usize,
+    pub(super) n: usize,
+    /// The first tile of them in a strip, and how many there are.
+    pub(super) tile: usize,
+    pub(super) tiles: usize,
 }
 
 /// Where tiles at the points go: `to[at * point + tile * step]` on, channel by channel.
@@ -48,7 +85,7 @@ impl<T: Copy> Planes<'_, T> {
         let stride = S::Register::LANES;
         let n = stride.min(self.channels - first);
         let (from, pixels) = (&self.data[first * plane + start..], to.len() / stride);
-        let columns = Columns { to: to.as_mut_ptr(), stride, whole: true };
+        let columns = pack::Columns { to: to.as_mut_ptr(), stride, whole: true };
         // SAFETY: the caller promises the processor. There is a register for each pixel.
         unsafe { pack::transposed::<S>(Run { from, stride: plane, n }, pixels, columns) };
     }
@@ -57,8 +94,12 @@ impl<T: Copy> Planes<'_, T> {
 impl Strips {
     /// Those of windows of 3 x 3 at stride 1, if they are of this kind.
     pub(super) fn of(source: [usize; 2], axes: [Axis; 2]) -> Option<Self> {
-        let tiles = axes.each_ref().map(|axis| axis.outputs.div_ceil(TILE));
-        axes.iter().all(|axis| axis.is_a_window_of(3)).then_some(Self { source, axes, tiles })
+        let dilation = [axes[0].window_of(3)?, axes[1].window_of(3)?];
+        let of_axis = |f: fn(usize, usize) -> usize| [0, 1].map(|i| f(axes[i].outputs, dilation[i]));
+        let phases = of_axis(|outputs, dilation| dilation.min(outputs));
+        let in_phase = of_axis(|outputs, dilation| outputs.div_ceil(dilation).div_ceil(TILE));
+        let tiles = [0, 1].map(|i| phases[i] * in_phase[i]);
+        Some(Self { source, axes, dilation, phases, in_phase, tiles })
     }
 
     /// Outputs of an image, down and across.
@@ -71,23 +112,35 @@ impl Strips {
         self.axes.each_ref().map(|axis| axis.advance < 0)
     }
 
-    /// Output rows of the strip at `row`.
-    pub(super) fn rows(&self, row: usize) -> usize {
-        TILE.min(self.axes[0].outputs - TILE * row)
+    /// Output rows of strip `at` of an image.
+    pub(super) fn rows(&self, at: usize) -> Rows {
+        let (phase, tile) = (at / self.in_phase[0], at % self.in_phase[0]);
+        let step = self.dilation[0];
+        let in_phase = (self.axes[0].outputs - phase).div_ceil(step);
+        Rows { first: phase + TILE * tile * step, step, n: in_phase.saturating_sub(TILE * tile).min(TILE) }
     }
 
-    /// Columns that a strip reads.
-    fn columns(&self) -> usize {
-        TILE * self.tiles[1] + SIDE - TILE
+    /// Output columns, phase by phase.
+    pub(super) fn columns(&self) -> impl Iterator<Item = Columns> + use<> {
+        let (outputs, step, tiles) = (self.axes[1].outputs, self.dilation[1], self.in_phase[1]);
+        (0..self.phases[1]).map(move |first| {
+            let n = (outputs - first).div_ceil(step);
+            Columns { first, step, n, tile: first * tiles, tiles }
+        })
     }
 
-    /// Elements for the pixels of a strip, and for the same at the points of one axis.
+    /// Columns that the tiles of a phase read.
+    fn reads(&self) -> usize {
+        TILE * self.in_phase[1] + SIDE - TILE
+    }
+
+    /// Elements for the pixels of a strip, and for those of a phase at the points of one axis.
     pub(super) fn lens(&self, lanes: usize) -> [usize; 2] {
         let pixels = (SIDE * self.source[1]).max(TILE * self.axes[1].outputs);
-        [pixels, SIDE * self.columns()].map(|n| n * lanes)
+        [pixels, SIDE * self.reads()].map(|n| n * lanes)
     }
 
-    /// What the strip at `row` reads, at the points.
+    /// What strip `at` of an image reads, at the points.
     ///
     /// # Safety
     ///
@@ -95,77 +148,96 @@ impl Strips {
     /// of the strip in whole registers at all points, as operands.
     pub(super) unsafe fn inputs<S: Isa>(
         &self,
-        (planes, row): (Planes<Num<S>>, usize),
+        (planes, at): (Planes<Num<S>>, usize),
         (points, scratch): (&Points<Num<S>>, &mut [Num<S>]),
         to: &mut Tiles<Num<S>>,
     ) where
         Num<S>: Real,
     {
-        let ([h, w], lanes, cols) = (self.source, S::Register::LANES, self.columns());
+        let ([h, w], lanes, reads) = (self.source, S::Register::LANES, self.reads());
         let (raw, down) = scratch.split_at_mut(self.lens(lanes)[0]);
-        // Of six rows, and of the strip's columns, those within the image.
-        let inside = |start: isize, n: usize, end: usize| {
-            let clamp = |at: isize| at.clamp(0, n as isize) as usize;
-            clamp(-start)..clamp(end as isize - start)
-        };
-        let [top, left] = self.axes.each_ref().map(|axis| axis.reads(&(0..1)).start);
-        let top = (TILE * row) as isize + top;
-        let (ys, xs) = (inside(top, SIDE, h), inside(left, cols, w));
+        let [above, before] = self.axes.each_ref().map(|axis| axis.reads(&(0..1)).start);
+        let Rows { first: row, step, .. } = self.rows(at);
+        let top = row as isize + above;
+        let ys = inside((top, step), SIDE, h);
         let zero = Num::<S>::default();
         raw[..ys.start * w * lanes].fill(zero);
         raw[ys.end * w * lanes..SIDE * w * lanes].fill(zero);
-        for down in down.chunks_exact_mut(cols * lanes) {
-            down[..xs.start * lanes].fill(zero);
-            down[xs.end * lanes..].fill(zero);
-        }
+        let read = Rows { first: (top + (ys.start * step) as isize).max(0) as usize, step, n: ys.len() };
         for first in (0..planes.channels).step_by(lanes) {
-            if !ys.is_empty() {
-                let start = (top + ys.start as isize) as usize * w;
-                let to = &mut raw[ys.start * w * lanes..ys.end * w * lanes];
+            for [i, y, rows] in read.runs() {
+                let to = &mut raw[(ys.start + i) * w * lanes..][..rows * w * lanes];
                 // SAFETY: the caller promises the processor.
-                unsafe { planes.turned::<S>(first, (h * w, start), to) };
+                unsafe { planes.turned::<S>(first, (h * w, y * w), to) };
             }
-            if !xs.is_empty() {
-                let kernel = Down {
-                    points,
-                    from: raw[(left + xs.start as isize) as usize * lanes..].as_ptr(),
-                    to: down[xs.start * lanes..].as_mut_ptr(),
-                    rows: [w, cols].map(|n| n * lanes),
-                    n: xs.len(),
-                };
-                // SAFETY: the caller promises the processor; both hold six rows of these pixels.
-                unsafe { S::vectorize(kernel) };
+            for Columns { first: column, step, tile, tiles, .. } in self.columns() {
+                let left = column as isize + before;
+                let xs = inside((left, step), reads, w);
+                for down in down.chunks_exact_mut(reads * lanes) {
+                    down[..xs.start * lanes].fill(zero);
+                    down[xs.end * lanes..].fill(zero);
+                }
+                if !xs.is_empty() {
+                    let from = (left + (xs.start * step) as isize) as usize;
+                    let kernel = Down {
+                        points,
+                        from: raw[from * lanes..].as_ptr(),
+                        step: step * lanes,
+                        to: down[xs.start * lanes..].as_mut_ptr(),
+                        rows: [w, reads].map(|n| n * lanes),
+                        n: xs.len(),
+                    };
+                    // SAFETY: the caller promises the processor; both hold six rows of these pixels.
+                    unsafe { S::vectorize(kernel) };
+                }
+                let (from, row, point, step) = (down.as_ptr(), reads * lanes, to.point, to.step);
+                let to = to.to[tile * step + first / S::DEPTH..].as_mut_ptr();
+                // SAFETY: the caller promises the processor and the places. A tile has its six columns.
+                unsafe { S::vectorize(Across::<S> { points, from, row, to, point, step, tiles }) };
             }
-            let (from, row, tiles) = (down.as_ptr(), cols * lanes, self.tiles[1]);
-            let (point, step) = (to.point, to.step);
-            let to = to.to[first / S::DEPTH..].as_mut_ptr();
-            // SAFETY: the caller promises the processor and the places. A tile has its six columns.
-            unsafe { S::vectorize(Across::<S> { points, from, row, to, point, step, tiles }) };
         }
     }
 
-    /// The gradients by the outputs of the strip at `row`, at the points.
+    /// The gradients by the outputs of strip `at` of an image, at the points.
     ///
     /// # Safety
     ///
     /// As [`inputs`](Self::inputs).
     pub(super) unsafe fn gradients<S: Isa>(
         &self,
-        (planes, row): (Planes<Num<S>>, usize),
+        (planes, at): (Planes<Num<S>>, usize),
         (points, scratch): (&Points<Num<S>>, &mut [Num<S>]),
         to: &mut Tiles<Num<S>>,
     ) where
         Num<S>: Real,
     {
-        let ([h, w], lanes, rows) = (self.outputs(), S::Register::LANES, self.rows(row));
+        let ([h, w], lanes, rows) = (self.outputs(), S::Register::LANES, self.rows(at));
         for first in (0..planes.channels).step_by(lanes) {
-            // SAFETY: the caller promises the processor.
-            unsafe { planes.turned::<S>(first, (h * w, TILE * row * w), &mut scratch[..rows * w * lanes]) };
-            let (from, size, tiles, point, step) =
-                (scratch.as_ptr(), [rows, w], self.tiles[1], to.point, to.step);
-            let to = to.to[first..].as_mut_ptr();
-            // SAFETY: the caller promises the processor and the places; the strip's pixels were copied.
-            unsafe { S::vectorize(Gradients { points, from, size, tiles, to, point, step }) };
+            for [i, y, n] in rows.runs() {
+                let to = &mut scratch[i * w * lanes..][..n * w * lanes];
+                // SAFETY: the caller promises the processor.
+                unsafe { planes.turned::<S>(first, (h * w, y * w), to) };
+            }
+            for columns in self.columns() {
+                let kernel = Gradients {
+                    points,
+                    from: scratch.as_ptr(),
+                    row: w,
+                    rows: rows.n,
+                    columns,
+                    to: to.to[columns.tile * to.step + first..].as_mut_ptr(),
+                    point: to.point,
+                    step: to.step,
+                };
+                // SAFETY: the caller promises the processor and the places; the strip's pixels were copied.
+                unsafe { S::vectorize(kernel) };
+            }
         }
     }
+}
+
+/// Which of `n` positions from `start` on, `step` apart, lie below `end` and not below 0.
+fn inside((start, step): (isize, usize), n: usize, end: usize) -> Range<usize> {
+    let reach = |to: isize| (to.max(0) as usize).div_ceil(step).min(n);
+    reach(-start)..reach(end as isize - start)
 }

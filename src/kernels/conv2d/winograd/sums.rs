@@ -6,7 +6,7 @@ use super::cut::{Lens, Task, Winograd};
 use super::points::Points;
 use super::strip::{Planes, Tiles};
 use super::transform::{Outputs, Windows};
-use super::{COPIED, POINTS, TILE};
+use super::{COPIED, POINTS};
 use crate::kernels::Real;
 use crate::kernels::conv2d::Finish;
 use crate::kernels::conv2d::correlation::Correlation;
@@ -162,33 +162,39 @@ impl<T: Real> Work<'_, T> {
         (from, width): (&[T], usize),
         strip: &mut [T],
     ) {
-        let [h, w] = self.how.target;
-        let (image, row) = (at / self.cut.strips.tiles[0], at % self.cut.strips.tiles[0]);
-        let rows = self.cut.strips.rows(row);
+        let ([h, w], lanes) = (self.how.target, S::Register::LANES);
+        let (image, at) = (at / self.cut.strips.tiles[0], at % self.cut.strips.tiles[0]);
+        let rows = self.cut.strips.rows(at);
         let first = (image * self.how.groups + task.group) * self.how.outputs + task.outputs.start;
         let channel = task.group * self.how.outputs + task.outputs.start;
-        for start in (0..task.outputs.len()).step_by(S::Register::LANES) {
-            let channels = S::Register::LANES.min(task.outputs.len() - start);
-            let kernel = Outputs {
-                points: self.points,
-                from: from[start..].as_ptr(),
-                strides: [self.lens.points[2], width],
-                tiles: self.cut.strips.tiles[1],
-                to: strip.as_mut_ptr(),
-                size: [rows, w],
-            };
-            // SAFETY: the caller promises the processor; the strip has room for its pixels.
-            unsafe { S::vectorize(kernel) };
-            let from = Run { from: strip, stride: S::Register::LANES, n: rows * w };
-            let to = self.target.at((first + start) * h * w + TILE * row * w);
-            // SAFETY: the caller promises the processor. The pixels of the strip in each of these
-            // channels lie within the target, and no other task has them.
-            unsafe { pack::transposed::<S>(from, channels, Columns { to, stride: h * w, whole: false }) };
+        for start in (0..task.outputs.len()).step_by(lanes) {
+            let channels = lanes.min(task.outputs.len() - start);
+            for columns in self.cut.strips.columns() {
+                let kernel = Outputs {
+                    points: self.points,
+                    from: from[columns.tile * width + start..].as_ptr(),
+                    strides: [self.lens.points[2], width],
+                    to: strip.as_mut_ptr(),
+                    row: w,
+                    rows: rows.n,
+                    columns,
+                };
+                // SAFETY: the caller promises the processor; the strip has room for its pixels.
+                unsafe { S::vectorize(kernel) };
+            }
+            for [i, y, n] in rows.runs() {
+                let from = Run { from: &strip[i * w * lanes..], stride: lanes, n: n * w };
+                let to = self.target.at((first + start) * h * w + y * w);
+                // SAFETY: the caller promises the processor. The pixels of the strip in each of these
+                // channels lie within the target, and no other task has them.
+                unsafe { pack::transposed::<S>(from, channels, Columns { to, stride: h * w, whole: false }) };
+            }
         }
-        let planes = first..first + task.outputs.len();
-        let pixels = TILE * row * w..TILE * row * w + rows * w;
-        // SAFETY: as above, and they were written.
-        unsafe { self.target.finish(self.finish, (planes, channel), h * w, pixels) };
+        for [_, y, n] in rows.runs() {
+            let (planes, pixels) = (first..first + task.outputs.len(), y * w..(y + n) * w);
+            // SAFETY: as above, and they were written.
+            unsafe { self.target.finish(self.finish, (planes, channel), h * w, pixels) };
+        }
     }
 }
 
@@ -226,11 +232,11 @@ mod tests {
         fn sums_are_those_over_windows(
             (groups, c, o) in (1usize..3, 1usize..40, 1usize..80),
             (n, h, w) in (1usize..5, 1usize..20, 1usize..20),
-            padding in 0usize..4,
+            (padding, dilation) in (0usize..4, 1usize..4),
             seed in any::<u64>(),
         ) {
-            let conv = Conv2d { padding, groups, ..Conv2d::valid(groups * o, 3, 1) };
-            let least = 3usize.saturating_sub(2 * padding).max(1);
+            let conv = Conv2d { padding, dilation, groups, ..Conv2d::valid(groups * o, 3, 1) };
+            let least = (2 * dilation + 1).saturating_sub(2 * padding).max(1);
             let shape = [n, groups * c, h.max(least), w.max(least)];
             let sizes = Sizes::of(&conv, shape).unwrap();
             let rng = &mut Rng::new(seed);

@@ -1,6 +1,7 @@
 //! The loops that apply the transforms along both axes, a register of channels at a time.
 
 use super::points::Points;
+use super::strip::Columns;
 use super::{POINTS, SIDE, TILE};
 use crate::kernels::simd::{Isa, Kernel, Lanes, Num};
 
@@ -8,6 +9,8 @@ use crate::kernels::simd::{Isa, Kernel, Lanes, Num};
 pub(super) struct Down<'a, T> {
     pub(super) points: &'a Points<T>,
     pub(super) from: *const T,
+    /// From a column that is read to the next.
+    pub(super) step: usize,
     pub(super) to: *mut T,
     /// From a row to the next.
     pub(super) rows: [usize; 2],
@@ -18,16 +21,15 @@ impl<V: Lanes> Kernel<V> for Down<'_, V::Element> {
     /// The six rows must be readable and writable.
     #[inline(always)]
     unsafe fn run(self) {
-        let Self { points, from, to, rows, n } = self;
+        let Self { points, from, step, to, rows, n } = self;
         // SAFETY: the caller promises the processor.
         let points = unsafe { points.registers::<V>() };
         for x in 0..n {
-            let at = |row: usize, i: usize| i * row + x * V::LANES;
             // SAFETY: the caller promises six rows of `n` pixels.
-            let d = std::array::from_fn(|i| unsafe { V::load(from.wrapping_add(at(rows[0], i))) });
+            let d = std::array::from_fn(|i| unsafe { V::load(from.wrapping_add(i * rows[0] + x * step)) });
             for (i, y) in points.inputs(d).into_iter().enumerate() {
                 // SAFETY: as above.
-                unsafe { y.store(to.wrapping_add(at(rows[1], i))) };
+                unsafe { y.store(to.wrapping_add(i * rows[1] + x * V::LANES)) };
             }
         }
     }
@@ -68,26 +70,27 @@ impl<S: Isa> Kernel<S::Register> for Across<'_, S> {
     }
 }
 
-/// Outputs of a row of tiles from the products at their points: `[row][pixel]`, a register each.
+/// Outputs of the tiles of a phase from the products at their points: `[row][pixel]`, a register each.
 pub(super) struct Outputs<'a, T> {
     pub(super) points: &'a Points<T>,
     pub(super) from: *const T,
     /// From a point to the next, and from a tile to the next.
     pub(super) strides: [usize; 2],
-    pub(super) tiles: usize,
     pub(super) to: *mut T,
-    /// Rows and pixels of a row that are written.
-    pub(super) size: [usize; 2],
+    /// Pixels of a row, rows that are written, and columns.
+    pub(super) row: usize,
+    pub(super) rows: usize,
+    pub(super) columns: Columns,
 }
 
 impl<V: Lanes> Kernel<V> for Outputs<'_, V::Element> {
     /// All points of the tiles must be readable, and the pixels writable.
     #[inline(always)]
     unsafe fn run(self) {
-        let Self { points, from, strides: [point, step], tiles, to, size: [rows, pixels] } = self;
+        let Self { points, from, strides: [point, step], to, row, rows, columns } = self;
         // SAFETY: the caller promises the processor.
         let points = unsafe { points.registers::<V>() };
-        for tile in 0..tiles {
+        for tile in 0..columns.tiles {
             let mut down = [[points.zero(); SIDE]; TILE];
             for j in 0..SIDE {
                 let at = |i: usize| from.wrapping_add((i * SIDE + j) * point + tile * step);
@@ -97,11 +100,12 @@ impl<V: Lanes> Kernel<V> for Outputs<'_, V::Element> {
                     row[j] = y;
                 }
             }
-            let (x, n) = (TILE * tile, TILE.min(pixels - TILE * tile));
-            for (i, row) in down.into_iter().enumerate().take(rows) {
-                for (j, y) in points.outputs(row).into_iter().enumerate().take(n) {
+            let n = columns.n.saturating_sub(TILE * tile);
+            for (i, m) in down.into_iter().enumerate().take(rows) {
+                for (j, y) in points.outputs(m).into_iter().enumerate().take(n) {
+                    let x = columns.first + (TILE * tile + j) * columns.step;
                     // SAFETY: the caller promises these pixels.
-                    unsafe { y.store(to.wrapping_add((i * pixels + x + j) * V::LANES)) };
+                    unsafe { y.store(to.wrapping_add((i * row + x) * V::LANES)) };
                 }
             }
         }
@@ -157,14 +161,15 @@ impl<S: Isa> Kernel<S::Register> for Windows<'_, S> {
     }
 }
 
-/// Gradients by the outputs of a row of tiles at the points; those beyond the edge are 0.
+/// Gradients by the outputs of the tiles of a phase at the points; those beyond the edge are 0.
 pub(super) struct Gradients<'a, T> {
     pub(super) points: &'a Points<T>,
     /// `[row][pixel]`, a register each.
     pub(super) from: *const T,
-    /// Rows and pixels of a row that there are.
-    pub(super) size: [usize; 2],
-    pub(super) tiles: usize,
+    /// Pixels of a row, rows that there are, and columns.
+    pub(super) row: usize,
+    pub(super) rows: usize,
+    pub(super) columns: Columns,
     pub(super) to: *mut T,
     /// From a point to the next, and from a tile to the next.
     pub(super) point: usize,
@@ -175,15 +180,16 @@ impl<V: Lanes> Kernel<V> for Gradients<'_, V::Element> {
     /// The pixels must be readable, and the points of all tiles writable.
     #[inline(always)]
     unsafe fn run(self) {
-        let Self { points, from, size: [rows, pixels], tiles, to, point, step } = self;
+        let Self { points, from, row, rows, columns, to, point, step } = self;
         // SAFETY: the caller promises the processor.
         let points = unsafe { points.registers::<V>() };
-        for tile in 0..tiles {
+        for tile in 0..columns.tiles {
             let mut down = [[points.zero(); TILE]; SIDE];
-            for j in 0..TILE.min(pixels - TILE * tile) {
+            for j in 0..columns.n.saturating_sub(TILE * tile).min(TILE) {
+                let x = columns.first + (TILE * tile + j) * columns.step;
                 let mut y = [points.zero(); TILE];
                 for (i, y) in y.iter_mut().enumerate().take(rows) {
-                    let at = i * pixels + TILE * tile + j;
+                    let at = i * row + x;
                     // SAFETY: the caller promises these pixels.
                     *y = unsafe { V::load(from.wrapping_add(at * V::LANES)) };
                 }
