@@ -8,6 +8,7 @@
 mod shared;
 
 use archrepair::graph::op::Conv2d;
+use archrepair::memory::meter;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use shared::{Convolution, Kernel};
 
@@ -45,6 +46,8 @@ const PRODUCTS: [[usize; 4]; 12] = [
 
 /// Every kernel, at the sizes that `operations` has too.
 fn all(c: &mut Criterion) {
+    // As the program does: what a kernel frees is there for the next.
+    meter::set_up_heap();
     shared::all().into_iter().for_each(|group| time(c, group.name, (group.make)()));
 }
 

@@ -7,8 +7,9 @@
 //!
 //! The first table holds kernels against the most multiply-adds and the most bytes a second, which are
 //! measured first, on the same threads (see [`rates`]). A kernel cannot end before its multiply-adds are
-//! done nor before its bytes are moved: the longer of both times is its bound. More than all of a bound by
-//! bytes is no mistake: what a cache still holds comes faster.
+//! done nor before its bytes are moved: the longer of both times is its bound. More than all of it is no
+//! mistake: what a cache still holds comes faster, and Winograd's form of a 3x3 convolution has fewer
+//! multiply-adds than the plain one that is counted.
 //!
 //! The second table has each convolution by PyTorch, forward and backward, in turns with this library's and
 //! each in a process of its own; of PyTorch's two layouts of images the faster one counts. Norms of outputs
@@ -48,7 +49,7 @@ static METER: Meter = Meter;
 #[derive(Parser)]
 struct Arguments {
     /// Kernels by name in the table, without what stands behind the colon; all if none is given
-    #[arg(long, value_delimiter = ';')]
+    #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Runs this library alone
     #[arg(long)]

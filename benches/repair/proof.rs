@@ -13,7 +13,7 @@ use crate::Rounds;
 /// Losses that are judged.
 const JUDGED: usize = 2;
 /// The largest relative difference that passes.
-const LIMIT: f64 = 2e-3;
+const LIMIT: f64 = 1e-3;
 
 /// How far losses are from those of the first program that ran.
 pub(crate) struct Proof {

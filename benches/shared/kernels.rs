@@ -1,6 +1,6 @@
 //! Kernels with something to do: what `cargo bench --bench kernels` times and `operations` compares.
 //!
-//! Convolutions are those of a block with 64 channels at 32 x 32, the rest has values that no cache holds.
+//! Convolutions are those of a block with 64 channels at 32 x 32, the rest has values that few caches hold.
 //! Bytes are the least that a kernel can move: each input read once, each output written once.
 
 use std::rc::Rc;
@@ -40,7 +40,7 @@ pub(crate) fn all() -> Vec<Group> {
         Group { name, make: Box::new(make) }
     });
     let others: [(&'static str, fn() -> Vec<Kernel>); 9] = [
-        ("max pooling 3x3, stride 2", max_pooling),
+        ("max pooling 3x3 stride 2", max_pooling),
         ("average pooling 3x3", average_pooling),
         ("global average pooling", global_pooling),
         ("batch norm", normalization),
@@ -61,14 +61,14 @@ pub(crate) fn convolutions() -> [(&'static str, Conv2d, [usize; 4]); 9] {
     let dilated = Conv2d { dilation: 2, padding: 2, ..Conv2d::same(64, 3, 1) };
     [
         ("3x3", Conv2d::same(64, 3, 1), block),
-        ("3x3, stride 2", Conv2d::same(64, 3, 2), block),
+        ("3x3 stride 2", Conv2d::same(64, 3, 2), block),
         ("1x1", Conv2d::same(64, 1, 1), block),
-        ("1x1, stride 2", Conv2d::same(64, 1, 2), block),
+        ("1x1 stride 2", Conv2d::same(64, 1, 2), block),
         ("depthwise 3x3", depthwise(3), block),
         ("depthwise 5x5", depthwise(5), block),
         ("dilated 3x3", dilated, block),
         ("depthwise dilated 3x3", Conv2d { groups: 64, ..dilated }, block),
-        ("7x7, stride 2, of colors at 224 x 224", Conv2d::same(64, 7, 2), [4, 3, 224, 224]),
+        ("7x7 stride 2 at 224 px", Conv2d::same(64, 7, 2), [4, 3, 224, 224]),
     ]
 }
 
@@ -119,8 +119,9 @@ impl Convolution {
     }
 }
 
-/// Values that no cache holds.
-const LARGE: [usize; 4] = [64, 64, 56, 56];
+/// Values of 24 MiB: two of them are more than most caches hold, and one is less than what glibc asks the
+/// system for at each allocation, whose pages would then take longer than the kernel.
+const LARGE: [usize; 4] = [32, 64, 56, 56];
 
 fn max_pooling() -> Vec<Kernel> {
     let x = normal(&LARGE, &mut Rng::new(0));
@@ -188,7 +189,7 @@ fn normalization() -> Vec<Kernel> {
 }
 
 fn loss() -> Vec<Kernel> {
-    let (n, classes) = (8192, 1000);
+    let (n, classes) = (4096, 1000);
     let logits = normal(&[n, classes], &mut Rng::new(0));
     let targets = cross_entropy::softmax(&logits).unwrap();
     let (read, weights) = (2 * bytes(&logits), vec![1.0; n]);
@@ -235,22 +236,22 @@ fn conversion() -> Vec<Kernel> {
     vec![kernel("to f32", [n / 2, n], widen), kernel("from f32", [n, n / 2], narrow)]
 }
 
-/// Batches of 64 in no order, as a repair at an early block draws them.
+/// Batches of 32 in no order, as a repair at an early block draws them.
 fn features() -> Vec<Kernel> {
     let rng = &mut Rng::new(0);
     let shape = [64, 56, 56];
     let mut cache = Cache::create(&std::env::temp_dir(), &shape, Precision::F16).unwrap();
-    for _ in 0..8 {
+    for _ in 0..16 {
         cache.push(&normal(&LARGE, rng)).unwrap();
     }
     cache.finish().unwrap();
     let mut order = rng.permutation(cache.len());
     let n = 4 * LARGE.iter().product::<usize>() as u64;
     let read = move || {
-        order.rotate_left(64);
-        cache.batch(&order[..64]).unwrap()
+        order.rotate_left(32);
+        cache.batch(&order[..32]).unwrap()
     };
-    vec![kernel("read of 64", [n / 2, n], read)]
+    vec![kernel("read of 32", [n / 2, n], read)]
 }
 
 /// What reads and writes these bytes and computes nothing to speak of.
