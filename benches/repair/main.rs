@@ -71,7 +71,7 @@ struct Arguments {
     #[arg(long)]
     model: Option<PathBuf>,
     /// Forms of PyTorch, FORM[-channels-last] each with a form of cached, full, everything
-    #[arg(long, value_delimiter = ',', default_value = "full,cached")]
+    #[arg(long, value_delimiter = ',', default_value = "full-channels-last,cached-channels-last")]
     peers: Vec<Program>,
     /// Runs this library alone
     #[arg(long)]

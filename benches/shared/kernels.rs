@@ -32,6 +32,9 @@ pub(crate) struct Group {
     pub(crate) make: Box<dyn Fn() -> Vec<Kernel>>,
 }
 
+/// Makes kernels of one size.
+type Make = fn() -> Vec<Kernel>;
+
 /// All groups.
 pub(crate) fn all() -> Vec<Group> {
     let convolutions = convolutions().into_iter();
@@ -39,7 +42,7 @@ pub(crate) fn all() -> Vec<Group> {
         let make = move || Convolution::new(conv, shape).kernels();
         Group { name, make: Box::new(make) }
     });
-    let others: [(&'static str, fn() -> Vec<Kernel>); 9] = [
+    let others: [(&'static str, Make); 9] = [
         ("max pooling 3x3 stride 2", max_pooling),
         ("average pooling 3x3", average_pooling),
         ("global average pooling", global_pooling),
@@ -128,10 +131,7 @@ fn max_pooling() -> Vec<Kernel> {
     let windows = Pool { k: 3, stride: 2, padding: 1 };
     let (y, at) = pool::max(&windows, &x).unwrap();
     let [read, written] = [&x, &y].map(bytes);
-    let dx = {
-        let (dy, at, shape) = (y.clone(), at, x.dims().to_vec());
-        move || pool::max_dx(&dy, &at, &shape).unwrap()
-    };
+    let dx = move || pool::max_dx(&y, &at, &LARGE).unwrap();
     let x_only = x.clone();
     vec![
         kernel("forward", [read, written], move || pool::max_only(&windows, &x_only).unwrap()),
