@@ -1,18 +1,19 @@
-//! Times of convolution and of matrix products, forward and backward, at the sizes of the shipped
-//! network and of ImageNet networks: `cargo bench --bench kernels`.
+//! Times of kernels, with their spread and against the last run: `cargo bench --bench kernels -- [FILTER]`.
+//!
+//! What they are of what the machine can do: `cargo bench --bench operations`.
 
 #![allow(clippy::unwrap_used)] // a bench that cannot run has nothing to tidy up
 
-use std::hint::black_box;
+#[path = "shared/kernels.rs"]
+mod shared;
 
 use archrepair::graph::op::Conv2d;
-use archrepair::kernels::conv2d::{self, Epilogue};
-use archrepair::rng::Rng;
-use candle_core::{Device, Tensor};
+use archrepair::memory::meter;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use shared::{Convolution, Kernel};
 
-/// Name, convolution, shape of the input.
-fn cases() -> [(&'static str, Conv2d, [usize; 4]); 8] {
+/// Convolutions of the shipped network and of ImageNet networks: name, convolution, shape of the input.
+fn layers() -> [(&'static str, Conv2d, [usize; 4]); 8] {
     [
         ("3x3-16ch-28px", Conv2d::same(16, 3, 1), [64, 16, 28, 28]),
         ("3x3-16to32ch-stride2", Conv2d::same(32, 3, 2), [64, 16, 28, 28]),
@@ -23,29 +24,6 @@ fn cases() -> [(&'static str, Conv2d, [usize; 4]); 8] {
         ("depthwise-5x5-32ch", Conv2d { groups: 32, ..Conv2d::same(32, 5, 1) }, [64, 32, 14, 14]),
         ("7x7-stem-224px", Conv2d::same(64, 7, 2), [1, 3, 224, 224]),
     ]
-}
-
-fn normal(shape: &[usize], rng: &mut Rng) -> Tensor {
-    let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.normal()).collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
-}
-
-fn convolutions(c: &mut Criterion) {
-    let mut rng = Rng::new(0);
-    for (name, conv, shape) in cases() {
-        let x = normal(&shape, &mut rng);
-        let w = normal(&conv.weight_shape(shape[1]), &mut rng);
-        let dy = conv2d::forward(&conv, &x, &w, Epilogue::default()).unwrap();
-        let macs = dy.elem_count() * w.elem_count() / conv.outputs;
-        let mut group = c.benchmark_group(name);
-        group.throughput(Throughput::Elements(macs as u64)); // multiply-adds
-        group.bench_function("forward", |b| {
-            b.iter(|| conv2d::forward(&conv, black_box(&x), &w, Epilogue::default()).unwrap());
-        });
-        group.bench_function("dx", |b| b.iter(|| conv2d::dx(&conv, black_box(&dy), &w, &shape).unwrap()));
-        group.bench_function("dw", |b| b.iter(|| conv2d::dw(&conv, black_box(&dy), &x).unwrap()));
-        group.finish();
-    }
 }
 
 /// Outputs, inputs, height and width: a 1x1 convolution of one image, whose forward pass is the
@@ -66,25 +44,36 @@ const PRODUCTS: [[usize; 4]; 12] = [
     [128, 1152, 7, 7],
 ];
 
+/// Every kernel, at the sizes that `operations` has too.
+fn all(c: &mut Criterion) {
+    // As the program does: what a kernel frees is there for the next.
+    meter::set_up_heap();
+    shared::all().into_iter().for_each(|group| time(c, group.name, (group.make)()));
+}
+
+fn convolutions(c: &mut Criterion) {
+    for (name, conv, shape) in layers() {
+        time(c, name, Convolution::new(conv, shape).kernels());
+    }
+}
+
 fn products(c: &mut Criterion) {
-    let mut rng = Rng::new(0);
-    let mut group = c.benchmark_group("product");
     for [outputs, inputs, h, w] in PRODUCTS {
-        let name = format!("{outputs}x{inputs}x{}", h * w);
-        let conv = Conv2d::same(outputs, 1, 1);
-        let x = normal(&[1, inputs, h, w], &mut rng);
-        let dy = normal(&[1, outputs, h, w], &mut rng);
-        let weight = normal(&conv.weight_shape(inputs), &mut rng);
-        group.throughput(Throughput::Elements((outputs * inputs * h * w) as u64)); // multiply-adds
-        group.bench_function(format!("{name}/y"), |b| {
-            b.iter(|| conv2d::forward(&conv, black_box(&x), &weight, Epilogue::default()).unwrap());
-        });
-        group.bench_function(format!("{name}/dw"), |b| {
-            b.iter(|| conv2d::dw(&conv, black_box(&dy), &x).unwrap());
-        });
+        let product = Convolution::new(Conv2d::same(outputs, 1, 1), [1, inputs, h, w]);
+        time(c, &format!("product {outputs}x{inputs}x{}", h * w), product.kernels());
+    }
+}
+
+/// Multiply-adds a second, or bytes where there are none.
+fn time(c: &mut Criterion, name: &str, kernels: Vec<Kernel>) {
+    let mut group = c.benchmark_group(name);
+    for Kernel { name, macs, bytes, mut run } in kernels {
+        let bytes = Throughput::Bytes(bytes.iter().sum());
+        group.throughput(if macs > 0 { Throughput::Elements(macs) } else { bytes });
+        group.bench_function(name, |b| b.iter(&mut run));
     }
     group.finish();
 }
 
-criterion_group!(benches, convolutions, products);
+criterion_group!(benches, all, convolutions, products);
 criterion_main!(benches);

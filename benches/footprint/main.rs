@@ -26,6 +26,8 @@ mod case;
 #[path = "../shared/machine.rs"]
 mod machine;
 mod measured;
+#[path = "../shared/options.rs"]
+mod options;
 mod own;
 mod peer;
 #[path = "../shared/process.rs"]
@@ -41,12 +43,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use archrepair::memory::{Meter, meter};
+use archrepair::memory::Meter;
 use case::Case;
 use clap::{Parser, ValueEnum};
 use measured::{Measured, Seen};
+use options::Options;
 use peer::Peer;
-use process::Bounds;
 use proof::Proof;
 use table::{Row, table};
 
@@ -84,26 +86,11 @@ struct Arguments {
     /// How often each program runs, in turns; the last run counts for memory, all for time
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Threads a program
-    #[arg(long, default_value_t = 2)]
-    threads: usize,
-    /// A Python with what benches/peers/requirements.txt lists
-    #[arg(long, default_value = "python3")]
-    python: PathBuf,
-    /// Seconds after which a program is ended
-    #[arg(long, default_value_t = 600)]
-    patience: u64,
-    /// MiB that must be left to the machine, or a program is ended
-    #[arg(long, default_value_t = 2048)]
-    spare_mib: usize,
     /// Runs the step in FOLDER in this process
     #[arg(long, hide = true, requires = "folder")]
     child: Option<Runner>,
-    #[arg(long, hide = true)]
-    folder: Option<PathBuf>,
-    /// Cargo passes this to every bench.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    options: Options,
 }
 
 /// What this program runs as a child.
@@ -113,9 +100,12 @@ enum Runner {
     Candle,
 }
 
+/// How often a program is looked at while it runs.
+const EVERY: Duration = Duration::from_millis(5);
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let (Some(child), Some(folder)) = (arguments.child, &arguments.folder) {
+    if let (Some(child), Some(folder)) = (arguments.child, &arguments.options.folder) {
         return run_child(child, folder, &arguments);
     }
     if let Some(problem) = arguments.levers.iter().find_map(|text| own::levers(text).err()) {
@@ -152,38 +142,21 @@ fn write_models(folder: &Path, cases: &[Case]) -> ExitCode {
 
 fn run_child(child: Runner, folder: &Path, arguments: &Arguments) -> ExitCode {
     let steps = arguments.steps as usize;
-    // As the program does: one heap, and no thread computes besides those of the pool.
-    meter::set_up_heap();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build().unwrap();
-    let measured = match child {
+    arguments.options.answer(|| match child {
         Runner::Archrepair => {
-            let levers = own::levers(&arguments.levers[0]).unwrap();
-            pool.install(|| own::run(folder, levers, steps)).map_err(|error| error.to_string())
+            let levers = own::levers(&arguments.levers[0])?;
+            own::run(folder, levers, steps).map_err(|error| error.to_string())
         }
         Runner::Candle => tape::run(folder, steps).map_err(|error| error.to_string()),
-    };
-    match measured {
-        Ok(measured) => println!("{}", serde_json::to_string(&measured).unwrap()),
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
-        }
-    }
-    ExitCode::SUCCESS
+    })
 }
 
 fn run_all(folder: &Path, arguments: &Arguments) -> Vec<Row> {
-    let bounds = Bounds {
-        patience: Duration::from_secs(arguments.patience),
-        spare: arguments.spare_mib << 20,
-        every: Duration::from_millis(5),
-    };
     let run = |mut command: Command| {
-        let threads = arguments.threads;
-        command.args(["--steps", &arguments.steps.to_string(), "--threads", &threads.to_string()]);
-        process::set_threads(&mut command, threads);
+        command.arg(format!("--steps={}", arguments.steps));
         let mut seen = Seen::default();
-        let mut measured = process::measure::<Measured>(command, folder, bounds, |id| seen.look(id))?;
+        let mut measured: Measured =
+            arguments.options.measure(command, (folder, EVERY), |id| seen.look(id))?;
         measured.seen = seen;
         Ok(measured)
     };
@@ -192,7 +165,7 @@ fn run_all(folder: &Path, arguments: &Arguments) -> Vec<Row> {
     let mut rows: Vec<Row> = own.chain(peers).collect();
     for _ in 0..arguments.rounds {
         let own = arguments.levers.iter().map(|levers| own::command(folder, levers));
-        let peers = arguments.peers.iter().map(|peer| peer.command(folder, &arguments.python));
+        let peers = arguments.peers.iter().map(|peer| peer.command(folder, &arguments.options));
         for (row, command) in rows.iter_mut().zip(own.chain(peers)) {
             row.push(run(command));
         }
@@ -206,7 +179,7 @@ fn print(case: &Case, rows: &[Row], arguments: &Arguments) -> bool {
         "{case}: {} steps, rounds {}, {} threads, {}\n\n{}",
         arguments.steps,
         arguments.rounds,
-        arguments.threads,
+        arguments.options.threads,
         machine::text(),
         table(rows)
     );

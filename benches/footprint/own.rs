@@ -24,6 +24,7 @@ use candle_core::{Device, Tensor};
 
 use crate::case::Step;
 use crate::measured::Measured;
+use crate::options::Options;
 
 const LEVERS: &str = "not nothing, mixtures or segments, with -mapped, -stateless, :MICRO-BATCH behind it";
 
@@ -52,8 +53,8 @@ pub(crate) fn levers(text: &str) -> Result<Levers, String> {
 
 /// What runs the step with these levers: this program as a child.
 pub(crate) fn command(folder: &Path, levers: &str) -> Command {
-    let mut own = Command::new(std::env::current_exe().unwrap());
-    own.args(["--child", "archrepair", "--levers", levers, "--folder"]).arg(folder);
+    let mut own = Options::own(folder);
+    own.args(["--child", "archrepair", "--levers", levers]);
     own
 }
 

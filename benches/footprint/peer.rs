@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::Command;
 use std::str::FromStr;
 
+use crate::options::Options;
+
 /// `PROGRAM[-trimmed][:MICRO-BATCH]`
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
@@ -53,16 +55,13 @@ impl Peer {
     }
 
     /// What runs it: this program as a child, or the script.
-    pub(crate) fn command(&self, folder: &Path, python: &Path) -> Command {
+    pub(crate) fn command(&self, folder: &Path, options: &Options) -> Command {
         let mut command = if self.program == Program::Candle {
-            let mut own = Command::new(std::env::current_exe().unwrap());
-            own.args(["--child", "candle", "--folder"]).arg(folder);
+            let mut own = Options::own(folder);
+            own.args(["--child", "candle"]);
             own
         } else {
-            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/search_step.py");
-            let mut script_run = Command::new(python);
-            script_run.arg(script).arg(folder);
-            script_run
+            options.script("search_step.py", folder)
         };
         if self.program == Program::Checkpoint {
             command.arg("--checkpoint");

@@ -124,7 +124,12 @@ class Graph:
         if term is None:
             values[y] = self.compute(node, xs, inside)
             return
-        share = torch.softmax(self.tensors[node["name"] + ".alpha"], 0)[term].item()
+        alpha = self.tensors[node["name"] + ".alpha"]
+        share = torch.softmax(alpha, 0)[term]
+        if alpha.requires_grad:
+            values[y] = xs[0] * share if term == 0 else values[y].add_(xs[0] * share)
+            return
+        share = share.item()
         values[y] = xs[0] * share if term == 0 else values[y].add_(xs[0], alpha=share)
 
     def may_overwrite(self, value, inside):

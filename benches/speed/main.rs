@@ -23,6 +23,8 @@ mod case;
 #[path = "../shared/machine.rs"]
 mod machine;
 mod measured;
+#[path = "../shared/options.rs"]
+mod options;
 mod own;
 #[path = "../shared/process.rs"]
 mod process;
@@ -30,20 +32,20 @@ mod program;
 mod proof;
 #[path = "../shared/ratio.rs"]
 mod ratio;
+#[path = "../shared/rounds.rs"]
 mod rounds;
 mod table;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use archrepair::memory::{Meter, meter};
+use archrepair::memory::Meter;
 use case::Case;
 use clap::Parser;
-use process::Bounds;
-use program::{Program, export};
+use measured::Measured;
+use options::Options;
+use program::Program;
 use proof::Proof;
-use rounds::Rounds;
 use table::table;
 
 #[global_allocator]
@@ -58,9 +60,6 @@ struct Arguments {
         default_value = "resnet18:1,resnet18:8,wide32:1,wide32:32,narrow28:1,narrow28:32,resnet50:1"
     )]
     cases: Vec<Case>,
-    /// A Python with what benches/peers/requirements.txt lists
-    #[arg(long, default_value = "python3")]
-    python: PathBuf,
     /// Runs this library alone
     #[arg(long)]
     own: bool,
@@ -70,31 +69,26 @@ struct Arguments {
     /// How long passes are repeated in each round, at least five times
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
-    /// Threads a program
-    #[arg(long, default_value_t = 2)]
-    threads: usize,
-    /// Seconds after which a program is ended
-    #[arg(long, default_value_t = 600)]
-    patience: u64,
-    /// MiB that must be left to the machine, or a program is ended
-    #[arg(long, default_value_t = 1024)]
-    spare_mib: usize,
     /// Runs the work in FOLDER in this process
     #[arg(long, hide = true, requires = "folder")]
     child: Option<own::Weights>,
-    #[arg(long, hide = true)]
-    folder: Option<PathBuf>,
-    /// Cargo passes this to every bench.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    options: Options,
 }
+
+/// How often a program is looked at while it runs.
+const EVERY: Duration = Duration::from_millis(20);
+
+/// All rounds of a program.
+type Rounds = rounds::Rounds<Program, Measured>;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let (Some(weights), Some(folder)) = (arguments.child, &arguments.folder) {
-        return run_child(weights, folder, &arguments);
+    let options = &arguments.options;
+    if let (Some(weights), Some(folder)) = (arguments.child, &options.folder) {
+        return options.answer(|| own::run(folder, weights, arguments.seconds));
     }
-    println!("rounds {}, threads {}, {}\n", arguments.rounds, arguments.threads, machine::text());
+    println!("rounds {}, threads {}, {}\n", arguments.rounds, options.threads, machine::text());
     let mut results = Vec::new();
     for case in &arguments.cases {
         match run_all(case, &arguments) {
@@ -110,33 +104,15 @@ fn main() -> ExitCode {
     if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run_child(weights: own::Weights, folder: &Path, arguments: &Arguments) -> ExitCode {
-    // As the program does: one heap, and no thread computes besides those of the pool.
-    meter::set_up_heap();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build().unwrap();
-    match pool.install(|| own::run(folder, weights, arguments.seconds)) {
-        Ok(measured) => println!("{}", serde_json::to_string(&measured).unwrap()),
-        Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::FAILURE;
-        }
-    }
-    ExitCode::SUCCESS
-}
-
 /// All rounds of all programs.
 fn run_all(case: &Case, arguments: &Arguments) -> archrepair::Result<Vec<Rounds>> {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     case.write(folder)?;
-    let bounds = Bounds {
-        patience: Duration::from_secs(arguments.patience),
-        spare: arguments.spare_mib << 20,
-        every: Duration::from_millis(20),
-    };
     let mut all: Vec<Rounds> = Program::own().map(|program| Rounds::new(program, None)).collect();
     if !arguments.own {
-        let exported = process::run(export(folder, &arguments.python), folder, bounds, |_| ());
+        let (export, bounds) = (Program::export(folder, &arguments.options), arguments.options.bounds(EVERY));
+        let exported = process::run(export, folder, bounds, |_| ());
         let no_model = exported.err().map(|problem| format!("no model.onnx: {problem}"));
         all.extend(Program::PEERS.map(|program| {
             let problem = no_model.clone().filter(|_| program == Program::OnnxRuntime);
@@ -145,10 +121,11 @@ fn run_all(case: &Case, arguments: &Arguments) -> archrepair::Result<Vec<Rounds>
     }
     for round in 1..=arguments.rounds {
         eprintln!("{case}, round {round} of {}", arguments.rounds);
-        for rounds in all.iter_mut().filter(|rounds| rounds.problem.is_none()) {
-            let mut command = rounds.program.command(folder, arguments);
-            process::set_threads(&mut command, arguments.threads);
-            rounds.push(process::measure(command, folder, bounds, |_| ()));
+        for rounds in &mut all {
+            rounds.run(|program| {
+                let command = program.command(folder, arguments);
+                arguments.options.measure(command, (folder, EVERY), |_| ())
+            });
         }
     }
     Ok(all)

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ratio::median;
+use crate::rounds::Timed;
 
 /// One line of JSON, the last that a program prints.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -17,9 +18,9 @@ pub(crate) struct Measured {
     pub(crate) logits: Vec<f32>,
 }
 
-impl Measured {
+impl Timed for Measured {
     /// Seconds of a pass.
-    pub(crate) fn seconds(&self) -> f64 {
+    fn seconds(&self) -> f64 {
         median(&self.times)
     }
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 use archrepair::engine::packing::has_bf16;
 
 use crate::Arguments;
+use crate::options::Options;
 use crate::own::Weights;
 
 /// A program in the order of the table.
@@ -71,33 +72,28 @@ impl Program {
     /// What runs it: this program as a child, or the script.
     pub(crate) fn command(self, folder: &Path, arguments: &Arguments) -> Command {
         let mut command = match self {
-            Self::Own(weights) => own(weights, folder),
-            Self::OnnxRuntime => script("onnxruntime", folder, &arguments.python),
-            Self::PyTorch(Form::Eager) => script("eager", folder, &arguments.python),
-            Self::PyTorch(Form::Frozen) => script("frozen", folder, &arguments.python),
-            Self::PyTorch(Form::Optimized) => script("optimized", folder, &arguments.python),
+            Self::Own(weights) => {
+                let mut own = Options::own(folder);
+                own.args(["--child", weights.name()]);
+                own
+            }
+            Self::OnnxRuntime => script("onnxruntime", folder, &arguments.options),
+            Self::PyTorch(Form::Eager) => script("eager", folder, &arguments.options),
+            Self::PyTorch(Form::Frozen) => script("frozen", folder, &arguments.options),
+            Self::PyTorch(Form::Optimized) => script("optimized", folder, &arguments.options),
         };
         command.arg(format!("--seconds={}", arguments.seconds));
-        command.arg(format!("--threads={}", arguments.threads));
         command
+    }
+
+    /// What writes `model.onnx`.
+    pub(crate) fn export(folder: &Path, options: &Options) -> Command {
+        script("export", folder, options)
     }
 }
 
-/// What writes `model.onnx`.
-pub(crate) fn export(folder: &Path, python: &Path) -> Command {
-    script("export", folder, python)
-}
-
-fn own(weights: Weights, folder: &Path) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--child", weights.name()]);
-    command.arg("--folder").arg(folder);
-    command
-}
-
-fn script(program: &str, folder: &Path, python: &Path) -> Command {
-    let mut command = Command::new(python);
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/inference.py"));
-    command.arg(folder).args(["--program", program]);
+fn script(program: &str, folder: &Path, options: &Options) -> Command {
+    let mut command = options.script("inference.py", folder);
+    command.args(["--program", program]);
     command
 }

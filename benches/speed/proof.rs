@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::rounds::Rounds;
+use crate::Rounds;
 
 /// The largest difference of two logits over the largest logit that passes.
 const LIMIT: f64 = 1e-3;

@@ -2,10 +2,10 @@
 
 use archrepair::report::{Table, units};
 
+use crate::Rounds;
 use crate::case::Case;
 use crate::program::Program;
 use crate::ratio::{Ratio, median};
-use crate::rounds::{Rounds, fastest};
 
 const HEADINGS: [&str; 9] =
     ["case", "who", "ms", "x ours", "x ORT", "x PyTorch", "VmHWM", "x ORT", "engine peak"];
@@ -50,7 +50,7 @@ fn cells(
     let seconds = rounds.seconds();
     let ratio = |others: &[f64]| Ratio::new(&seconds, others).map_or("-".into(), |ratio| ratio.to_string());
     let if_any = |bytes: Option<usize>| bytes.map_or("-".into(), units::bytes);
-    let over = rounds.vm_hwm().zip(onnx.and_then(Rounds::vm_hwm)).filter(|(_, onnx)| *onnx > 0);
+    let over = vm_hwm(rounds).zip(onnx.and_then(vm_hwm)).filter(|(_, onnx)| *onnx > 0);
     vec![
         case,
         who,
@@ -58,8 +58,23 @@ fn cells(
         ratio(ours),
         ratio(&onnx.map_or_else(Vec::new, Rounds::seconds)),
         ratio(pytorch),
-        if_any(rounds.vm_hwm()),
+        if_any(vm_hwm(rounds)),
         over.map_or("-".into(), |(own, onnx)| format!("{:.2}", own as f64 / onnx as f64)),
-        if_any(rounds.engine_bytes()),
+        if_any(rounds.most(|measured| measured.engine_bytes)),
     ]
+}
+
+/// Most bytes of the process that were resident at once, in any round.
+fn vm_hwm(rounds: &Rounds) -> Option<usize> {
+    rounds.most(|measured| Some(measured.vm_hwm))
+}
+
+/// The least seconds of some programs in each round that one of them did.
+fn fastest<'a>(programs: impl Iterator<Item = &'a Rounds>) -> Vec<f64> {
+    let mut least: Vec<f64> = Vec::new();
+    for seconds in programs.map(Rounds::seconds) {
+        least.resize(least.len().max(seconds.len()), f64::INFINITY);
+        least.iter_mut().zip(seconds).for_each(|(least, seconds)| *least = least.min(seconds));
+    }
+    least
 }

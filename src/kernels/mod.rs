@@ -17,6 +17,7 @@
 //! Legend: `x` input, `y` output, `dx` `dy` gradients of the loss by them, `dw` by the weight.
 
 pub mod activation;
+pub mod bandwidth;
 pub mod batch_norm;
 pub mod concat;
 pub mod conv2d;
