@@ -26,7 +26,7 @@ pub(crate) const CLOSE: Tolerance = Tolerance { absolute: 1e-6, relative: 1e-5 }
 pub(crate) const ROUNDED: Tolerance = Tolerance { absolute: 1e-6, relative: 5e-5 };
 
 /// Sums over tiles whose values at points were rounded to 8 bits: outputs take some of them up to 8 times.
-pub(crate) const OF_PAIRS: Tolerance = Tolerance { absolute: 1e-6, relative: 1e-1 };
+pub(crate) const OF_PAIRS: Tolerance = Tolerance { absolute: 1e-6, relative: 6e-2 };
 
 /// Results that are halves, rounded two or three times, none of them a sum under way: a half is off by a part
 /// in 2,048 at most.

@@ -80,7 +80,8 @@ proptest! {
     #[test]
     fn pairs_give_the_sums_of_rounded_numbers((conv, shape) in convolutions(), wide in 1usize..20, seed in any::<u64>()) {
         let rng = &mut Rng::new(seed);
-        let conv = Conv2d { outputs: conv.outputs * wide, ..conv };
+        // An activation may cut off the numbers that differences are small beside.
+        let conv = Conv2d { outputs: conv.outputs * wide, activation: None, ..conv };
         let shape = [shape[0], shape[1] * wide, shape[2], shape[3]];
         let w_shape = conv.weight_shape(shape[1]);
         let sizes = Sizes::new(&conv, &shape, &w_shape).unwrap();
@@ -93,7 +94,7 @@ proptest! {
         let mut y = vec![f32::NAN; want.elem_count()];
         let mut scratch = vec![f32::NAN; scratch_len::<f32>(&sizes, rayon::current_num_threads())];
         let bias = numbers(&bias);
-        let finish = Finish { activation: conv.activation, bias: Some(&bias), residual: None };
+        let finish = Finish { activation: None, bias: Some(&bias), residual: None };
         forward_into(&sizes, (&numbers(&x), Weights::Pairs(&pairs)), &finish, (&mut y, &mut scratch));
         let over_tiles = winograd::Winograd::of(&Correlation::forward(&sizes)).is_some();
         assert_close(&tensor(y, want.dims()).unwrap(), &want, if over_tiles { OF_PAIRS } else { CLOSE });
