@@ -49,7 +49,7 @@ pub(crate) fn build<T: Real>(
 }
 
 /// Memory as zeros: where a piece is cleared just before it is written, it is in the cache then.
-pub(crate) fn cleared<T: Real>(piece: &mut [MaybeUninit<T>]) -> &mut [T] {
+fn cleared<T: Real>(piece: &mut [MaybeUninit<T>]) -> &mut [T] {
     piece.iter_mut().for_each(|x| {
         x.write(T::zero());
     });

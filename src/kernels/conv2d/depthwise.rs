@@ -14,7 +14,6 @@ use self::plane::Plane;
 use super::{CONVOLVING, Finish, Sizes, phase_pairs};
 use crate::error::Result;
 use crate::kernels::Real;
-use crate::kernels::planes::cleared;
 use crate::kernels::share::{self, Scratch, share, zeros};
 use crate::kernels::simd::{Isa, Job, Lanes};
 
@@ -90,7 +89,8 @@ impl<T: Real> Job<T> for Targets<'_, T> {
                 }
             };
             if how.is_dense() {
-                let target = cleared(target);
+                // SAFETY: all bits are numbers, and the first term writes all sums.
+                let target = unsafe { &mut *(std::ptr::from_mut(target) as *mut [T]) };
                 add(target);
                 finish.apply(target, channel, index * pixels);
             } else {
