@@ -121,11 +121,11 @@ fn classes_of(folders: &[String], path: &Path, network: &Network) -> Result<Vec<
 pub(super) fn corruptions(names: &[String]) -> Result<Vec<Corruption>> {
     let mut found = Vec::new();
     for name in names {
-        let constants = match name.as_str() {
-            "all" => "",
-            "all:imagenet" => ":imagenet",
-            one => {
-                found.push(one.parse()?);
+        let constants = match name.split_once(':') {
+            None if name == "all" => "",
+            Some(("all", constants)) => &format!(":{constants}"),
+            _ => {
+                found.push(name.parse()?);
                 continue;
             }
         };
@@ -197,6 +197,7 @@ mod tests {
         let all = corruptions(&["all:imagenet".into(), "contrast:2".into()]).unwrap();
         assert_eq!(all.len(), 5 * Kind::all().len() + 1);
         assert_eq!(all[0].to_string(), "gaussian_noise:1:imagenet");
-        assert_eq!(corruptions(&["fog:3".into()]).unwrap_err().code(), 23);
+        assert_eq!(corruptions(&["all:mnist".into()]).unwrap_err().code(), 23);
+        assert_eq!(corruptions(&["smog:3".into()]).unwrap_err().code(), 23);
     }
 }

@@ -31,8 +31,8 @@ use crate::zoo::{Model, Overrides};
   archrepair demo
   archrepair demo --corruption gaussian_noise:3 --out demo")]
 pub(super) struct Demo {
-    /// What happens to the images in the field: gaussian_noise, defocus_blur or contrast, a
-    /// severity of 1 to 5, and the strengths of large images if wanted
+    /// What happens to the images in the field: a corruption (`corrupt --help` names
+    /// them), a severity of 1 to 5, and the strengths of larger images if wanted
     #[arg(long, default_value = "contrast:3:imagenet", value_name = "CORRUPTION")]
     corruption: String,
     /// Folder for the model and the patch [default: a new one in the system's temporary folder]

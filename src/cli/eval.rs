@@ -25,8 +25,8 @@ pub(super) struct Eval {
     /// Compare the model with and without this patch
     #[arg(long)]
     patch: Option<PathBuf>,
-    /// Corruptions besides the clean images: NAME:SEVERITY, NAME:SEVERITY:imagenet (strengths for
-    /// large images), all, or all:imagenet; NAME is gaussian_noise, defocus_blur or contrast
+    /// Corruptions besides the clean images: NAME:SEVERITY, NAME:SEVERITY:tinyimagenet or
+    /// NAME:SEVERITY:imagenet (strengths for larger images), all, or all:imagenet; `corrupt --help` names them
     #[arg(long, value_delimiter = ',', num_args = 1, value_name = "CORRUPTION")]
     corruption: Vec<String>,
 }

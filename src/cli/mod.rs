@@ -7,6 +7,7 @@
 mod base;
 mod bench;
 mod console;
+mod corrupt;
 mod demo;
 mod eval;
 mod export;
@@ -103,6 +104,7 @@ enum Command {
     Verify(verify::Verify),
     Export(export::Export),
     Train(train::Train),
+    Corrupt(corrupt::Corrupt),
     Bench(bench::Bench),
 }
 
@@ -161,6 +163,7 @@ fn dispatch(cli: &Cli, console: &Console) -> Result<u8> {
     })?;
     pool.install(|| match &cli.command {
         Command::Bench(bench) => bench.run(&cli.global, console),
+        Command::Corrupt(corrupt) => corrupt.run(&cli.global, console),
         Command::Demo(demo) => demo.run((&cli.global, &compute), console),
         Command::Eval(eval) => eval.run((&cli.global, &compute), console),
         Command::Export(export) => export.run(console),

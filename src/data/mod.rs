@@ -12,7 +12,9 @@ pub mod folder;
 pub mod idx;
 mod map;
 mod normalize;
+pub mod npy;
 mod open;
+pub mod pictures;
 pub mod split;
 pub mod transfer;
 

@@ -18,6 +18,7 @@ mod header;
 pub mod mmap;
 pub mod patch;
 pub mod publish;
+pub mod publish_folder;
 pub mod view;
 pub mod weights;
 
@@ -26,6 +27,7 @@ pub use elements::Storage;
 pub use mmap::Bytes;
 pub use patch::{Patch, PatchHeader};
 pub use publish::{check_free, publish, replace};
+pub use publish_folder::publish_folder;
 pub use safetensors::Dtype;
 pub use view::View;
 pub use weights::{WeightFile, serialize};

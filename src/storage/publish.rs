@@ -63,7 +63,7 @@ pub fn check_free(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn refuse_taken(path: &Path) -> Result<()> {
+pub(super) fn refuse_taken(path: &Path) -> Result<()> {
     // Not `exists`: a link to nowhere takes the name too.
     match path.symlink_metadata() {
         Ok(_) => Err(Error::Exists { path: path.into() }),
@@ -72,7 +72,7 @@ fn refuse_taken(path: &Path) -> Result<()> {
 }
 
 /// The folder of the output `path`.
-fn folder(path: &Path) -> Result<&Path> {
+pub(super) fn folder(path: &Path) -> Result<&Path> {
     match path.parent() {
         Some(folder) if path.file_name().is_some() => {
             Ok(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
@@ -142,7 +142,7 @@ fn fill(file: &mut File, bytes: &[u8]) -> io::Result<()> {
 
 /// Brings the names in `folder` to the disk. Elsewhere than on Unix a folder cannot be opened,
 /// and a rename is as durable as the system makes it.
-fn sync(folder: &Path) -> Result<()> {
+pub(super) fn sync(folder: &Path) -> Result<()> {
     if cfg!(unix) {
         let synced = File::open(folder).and_then(|folder| folder.sync_all());
         synced.map_err(Error::file("bring to the disk the folder", folder))?;

@@ -67,6 +67,22 @@ fn infer_names_the_class_that_the_library_finds() {
 }
 
 #[test]
+fn corrupt_writes_what_the_library_makes_and_refuses_what_is_there() {
+    let folder = Folder::new();
+    for format in ["npy", "folder", "idx"] {
+        let task = format!("corrupt replay --corruption fog:3,contrast:3 --format {format} --out {format}");
+        let value = folder.json(&task);
+        assert_eq!((&value["images"], &value["corruptions"][1]["name"]), (&60.into(), &"contrast:3".into()));
+        assert_eq!(folder.run(&task).status, 12);
+    }
+    let [clean, fog] = ["replay", "idx/fog/3"].map(|name| data::open(&folder.path(name), "guard").unwrap());
+    let want = "fog:3".parse::<data::corrupt::Corruption>().unwrap().apply(&clean, 0);
+    assert_eq!((fog.pixels(), fog.labels()), (want.pixels(), want.labels()));
+    assert_eq!(fs::read(folder.path("npy/fog.npy")).unwrap()[128..], want.pixels()[..]);
+    assert_eq!(data::open(&folder.path("folder/contrast/3"), "guard").unwrap().len(), 60);
+}
+
+#[test]
 fn eval_measures_clean_and_corrupted_images() {
     let folder = Folder::new();
     let value = folder.json("eval model.safetensors replay --corruption all,contrast:2:imagenet");

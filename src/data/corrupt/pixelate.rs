@@ -1,0 +1,79 @@
+//! Large pixels.
+
+use super::{Effect, Level};
+
+/// Reduces both sides to `share` by means of boxes, and enlarges again by repetition.
+///
+/// Bytes are rounded after each direction, as Pillow does.
+///
+/// # Source
+///
+/// Hendrycks and Dietterich 2019, `pixelate`; Pillow's resizing by `BOX`.
+pub(super) fn pixelate(level: Level) -> Effect {
+    let share: f64 =
+        level.of([0.95, 0.9, 0.85, 0.75, 0.65], [0.9, 0.8, 0.7, 0.6, 0.5], [0.6, 0.5, 0.4, 0.3, 0.25]);
+    Box::new(move |picture, _| {
+        let [h, w] = picture.size();
+        let [rows, columns] = [h, w].map(|n| boxes(n, ((n as f64 * share) as usize).max(1)));
+        for plane in picture.planes() {
+            let across: Vec<Vec<f64>> = plane
+                .chunks_exact(w)
+                .map(|row| columns.iter().map(|&(start, end)| mean(&row[start..end])).collect())
+                .collect();
+            let small: Vec<Vec<f64>> = rows.iter().map(|&(start, end)| means(&across[start..end])).collect();
+            let from =
+                |i: usize, n: usize, small: usize| ((i as f64 + 0.5) * small as f64 / n as f64) as usize;
+            for (y, row) in plane.chunks_exact_mut(w).enumerate() {
+                let source = &small[from(y, h, rows.len())];
+                row.iter_mut().enumerate().for_each(|(x, to)| *to = source[from(x, w, columns.len())]);
+            }
+        }
+    })
+}
+
+/// For each of `small` places those of `n` whose middles lie in its box.
+fn boxes(n: usize, small: usize) -> Vec<(usize, usize)> {
+    let scale = n as f64 / small as f64;
+    let edge = |i: usize| (i as f64 * scale + 0.5) as usize;
+    (0..small).map(|i| (edge(i), edge(i + 1).min(n))).collect()
+}
+
+/// The mean of some values, rounded to a byte.
+fn mean(values: &[f64]) -> f64 {
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    // Halves go up; the small number stands for what sums of bytes over 255 lose.
+    (mean * 255.0 + 0.5 + 1e-9).floor() / 255.0
+}
+
+/// [`mean`] of every column of some rows.
+fn means(rows: &[Vec<f64>]) -> Vec<f64> {
+    let column = |x: usize| mean(&rows.iter().map(|row| row[x]).collect::<Vec<_>>());
+    (0..rows[0].len()).map(column).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Constants, Picture};
+    use super::*;
+    use crate::rng::Rng;
+
+    /// Two thirds: boxes of 1.5 pixels, whose middles 0.5, 1.5, 2.5 fall into 0..1.5 and 1.5..3.
+    #[test]
+    fn boxes_hold_the_pixels_whose_middles_are_inside() {
+        assert_eq!(boxes(4, 2), [(0, 2), (2, 4)]);
+        assert_eq!(boxes(3, 2), [(0, 2), (2, 3)]);
+        assert_eq!(boxes(5, 5), (0..5).map(|i| (i, i + 1)).collect::<Vec<_>>());
+    }
+
+    /// Half of 4 x 4: rows 0 1 | 4 7 have means 1 (0.5 goes up) and 6 (5.5), with 2 3 | 8 9 below
+    /// 3 and 9: 2 and 8 (7.5).
+    #[test]
+    fn four_pixels_become_their_rounded_mean() {
+        let bytes = [0, 1, 4, 7, 2, 3, 8, 9, 0, 0, 255, 255, 0, 0, 255, 255];
+        let mut picture = Picture::new([1, 4, 4], &bytes);
+        pixelate(Level { constants: Constants::ImageNet, severity: 2 })(&mut picture, &mut Rng::new(0));
+        let mut after = [0; 16];
+        picture.write(&mut after);
+        assert_eq!(after, [2, 2, 8, 8, 2, 2, 8, 8, 0, 0, 255, 255, 0, 0, 255, 255]);
+    }
+}
