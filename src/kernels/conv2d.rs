@@ -24,6 +24,8 @@ mod depthwise;
 mod dw;
 mod finish;
 mod fused;
+mod packed;
+mod sizes;
 mod slow;
 #[allow(unsafe_code)] // vector instructions
 mod source;
@@ -41,13 +43,14 @@ use candle_core::Tensor;
 
 use self::correlation::{Correlation, phase_pairs, phases};
 pub(crate) use self::finish::Finish;
+pub(crate) use self::packed::{packed, pairs, unpacked, unpaired};
+pub(crate) use self::sizes::{Sizes, reads_panels};
 use self::sums::Sums;
-pub(crate) use self::weights::{Weights, packed, pairs, unpacked, unpaired};
+pub(crate) use self::weights::Weights;
 use super::share::{self, Scratch};
 pub(crate) use super::simd::has_pairs;
-use super::unfold::Unfold;
 use super::{Pass, Real, by_dtype, is_slow_path, planes, slice, tensor};
-use crate::error::{During, Error, Result};
+use crate::error::{During, Result};
 use crate::graph::op::Conv2d;
 
 const CONVOLVING: &str = "a convolution";
@@ -61,83 +64,12 @@ pub struct Epilogue<'a> {
     pub residual: Option<&'a Tensor>,
 }
 
-/// Sizes of one convolution, checked.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sizes {
-    conv: Conv2d,
-    unfold: Unfold,
-    /// Images.
-    n: usize,
-    /// Channels in.
-    c: usize,
-}
-
-impl Sizes {
-    fn new(conv: &Conv2d, x: &[usize], w: &[usize]) -> Result<Self> {
-        let &[n, c, h, width] = x else { return Err(problem(format!("takes [n, c, h, w], got {x:?}"))) };
-        let sizes = Self::of(conv, [n, c, h, width])?;
-        if w != conv.weight_shape(c) {
-            return Err(problem(format!("weight {w:?}, expected {:?}", conv.weight_shape(c))));
-        }
-        Ok(sizes)
-    }
-
-    /// The sizes for `x` of this shape and a weight that fits. Allocates nothing.
-    pub(crate) fn of(conv: &Conv2d, [n, c, h, width]: [usize; 4]) -> Result<Self> {
-        if conv.groups == 0 || !c.is_multiple_of(conv.groups) || !conv.outputs.is_multiple_of(conv.groups) {
-            return Err(problem(format!("{} groups do not divide {c} channels", conv.groups)));
-        }
-        let unfold = Unfold::new(conv.window(), h, width)
-            .ok_or_else(|| problem(format!("no window fits into {h} x {width} pixels")))?;
-        Ok(Self { conv: *conv, unfold, n, c })
-    }
-
-    fn is_depthwise(&self) -> bool {
-        !reads_panels(&self.conv, self.c)
-    }
-
-    fn x_shape(&self) -> [usize; 4] {
-        [self.n, self.c, self.unfold.h, self.unfold.w]
-    }
-
-    fn y_shape(&self) -> [usize; 4] {
-        [self.n, self.conv.outputs, self.unfold.oh, self.unfold.ow]
-    }
-
-    /// Elements of one image.
-    fn x_len(&self) -> usize {
-        self.c * self.unfold.h * self.unfold.w
-    }
-
-    fn y_len(&self) -> usize {
-        self.conv.outputs * self.unfold.oh * self.unfold.ow
-    }
-
-    /// Weights of an output: input channels of its group times taps.
-    fn depth(&self) -> usize {
-        self.c / self.conv.groups * self.unfold.taps()
-    }
-
-    fn weight_len(&self) -> usize {
-        self.conv.outputs * self.depth()
-    }
-}
-
-/// Whether outputs of this convolution of `c` channels read [`Weights`] of every kind; else only plain ones.
-pub(crate) fn reads_panels(conv: &Conv2d, c: usize) -> bool {
-    conv.groups != c || c == 1 || conv.k * conv.k > depthwise::MOST_TAPS
-}
-
-fn problem(problem: String) -> Error {
-    Error::Graph { node: "conv2d".into(), problem }
-}
-
 /// The result of a convolution, `[n, outputs, oh, ow]`, for `x` `[n, c, h, w]` and `w`
 /// `[outputs, c / groups, k, k]`.
 ///
 /// # Errors
 ///
-/// [`Error::Graph`] when the shapes do not fit, [`Error::Tensor`] when the device refuses.
+/// [`crate::Error::Graph`] when the shapes do not fit, [`crate::Error::Tensor`] when the device refuses.
 pub fn forward(conv: &Conv2d, x: &Tensor, w: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
     let sizes = Sizes::new(conv, x.dims(), w.dims())?;
     if is_slow_path(x) {
@@ -177,7 +109,7 @@ pub fn dw(conv: &Conv2d, dy: &Tensor, x: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 ///
-/// [`Error::Tensor`] when the device refuses.
+/// [`crate::Error::Tensor`] when the device refuses.
 pub fn dbias(dy: &Tensor) -> Result<Tensor> {
     if is_slow_path(dy) {
         return planes::wide(dy).and_then(|dy| dy.sum((0, 2, 3))).during("summing a bias gradient");
@@ -202,7 +134,7 @@ pub fn dbias(dy: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 ///
-/// [`Error::Graph`] when the shape does not fit.
+/// [`crate::Error::Graph`] when the shape does not fit.
 pub fn scratch_bytes(conv: &Conv2d, x_shape: &[usize], pass: Pass, threads: usize) -> Result<usize> {
     let c = x_shape.get(1).copied().unwrap_or(0);
     let sizes = Sizes::new(conv, x_shape, &conv.weight_shape(c))?;

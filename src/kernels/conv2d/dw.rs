@@ -15,15 +15,15 @@
 //! In a task the gradients of a few output rows are copied pixel by pixel, so that a tile holds
 //! neighbouring output channels side by side; see `tile`.
 
-use std::mem::MaybeUninit;
-use std::ops::Range;
+mod cut;
 
-use super::axis::Axis;
-use super::source::{Source, copy_len, source};
+use std::mem::MaybeUninit;
+
+use self::cut::{Cut, Task};
+use super::source::{Source, source};
 use super::sums::Target;
 use super::tile::{self, Taps};
-use super::winograd::LEAST;
-use super::winograd::dw::{ByTiles, CHANNELS, Read};
+use super::winograd::dw::Read;
 use super::{CONVOLVING, Sizes};
 use crate::error::Result;
 use crate::kernels::Real;
@@ -31,139 +31,6 @@ use crate::kernels::matmul::Matrix;
 use crate::kernels::matmul::pack::{self, Columns, Run};
 use crate::kernels::share::{self, Scratch, share, zeros};
 use crate::kernels::simd::{Isa, Job, Lanes, Num};
-
-/// Most elements of a block, where one input channel allows it: 128 KiB of f32, for the
-/// second-level cache.
-const BLOCK: usize = 1 << 15;
-
-/// Tasks there should be at least. It has many divisors, so that few threads end up idle.
-const TASKS: usize = 12;
-
-/// Elements of the blocks that are summed before they are added, at least: for each worker there is one, for
-/// small blocks there are more, since workers wait for each other where they are added.
-const AT_ONCE: usize = 1 << 16;
-
-/// Output pixels whose gradients are copied together, about.
-const PIXELS: usize = 128;
-
-/// How the work is cut.
-#[derive(Clone, Copy, Debug)]
-struct Cut {
-    sizes: Sizes,
-    axes: [Axis; 2],
-    /// Output channels of a panel, and elements side by side for each.
-    panel: usize,
-    width: usize,
-    lanes: usize,
-    panels: usize,
-    /// Input channels of a block.
-    channels: usize,
-    blocks: usize,
-    /// Images of a part.
-    images: usize,
-    parts: usize,
-    /// Output rows whose gradients are copied together.
-    rows: usize,
-    /// Whether sums are taken over tiles.
-    by_tiles: Option<ByTiles>,
-}
-
-/// What one task computes, counted within its group.
-struct Task {
-    group: usize,
-    outputs: Range<usize>,
-    inputs: Range<usize>,
-    images: Range<usize>,
-}
-
-impl Cut {
-    /// The cut for numbers with these [`widths`](crate::kernels::simd::Element::widths).
-    fn new(sizes: &Sizes, [lanes, widest]: [usize; 2]) -> Self {
-        let Sizes { n, conv, unfold, .. } = *sizes;
-        let (outputs, c) = (conv.outputs / conv.groups, sizes.c / conv.groups);
-        let [oh, ow] = [unfold.oh, unfold.ow];
-        let panel = outputs.div_ceil(outputs.div_ceil(widest).max(1)).max(1);
-        let (width, panels) = (panel.next_multiple_of(lanes), outputs.div_ceil(panel));
-        let axes = [oh, ow].map(|outputs| Axis::forward(conv.window(), outputs));
-        let by_tiles = ByTiles::of([unfold.h, unfold.w], axes, [c, outputs], n);
-        let most = by_tiles.map_or(BLOCK / (width * unfold.taps()).max(1), |_| CHANNELS).clamp(1, c.max(1));
-        let large = c.div_ceil(most).max(1);
-        let parts = TASKS.div_ceil(large * panels.max(1) * conv.groups).clamp(1, n.max(1));
-        // With few images there are few parts: then more blocks.
-        let least = by_tiles.map_or(1, |_| LEAST);
-        let blocks = TASKS.div_ceil(parts * panels.max(1) * conv.groups).clamp(large, (c / least).max(large));
-        let channels = c.div_ceil(blocks).max(1);
-        let images = n.div_ceil(parts).max(1);
-        let rows = oh.div_ceil(oh.div_ceil((PIXELS / ow.max(1)).max(1)).max(1)).max(1);
-        Self {
-            sizes: *sizes,
-            axes,
-            panel,
-            width,
-            lanes,
-            panels,
-            channels,
-            blocks: c.div_ceil(channels),
-            images,
-            parts: n.div_ceil(images),
-            rows,
-            by_tiles,
-        }
-    }
-
-    fn tasks(&self) -> usize {
-        self.sizes.conv.groups * self.panels * self.blocks * self.parts
-    }
-
-    fn task(&self, index: usize) -> Task {
-        let (block, part) = (index / self.parts, index % self.parts);
-        let (panel, block) = (block / self.blocks, block % self.blocks);
-        let (group, panel) = (panel / self.panels, panel % self.panels);
-        let piece = |at: usize, size: usize, end: usize| at * size..end.min((at + 1) * size);
-        let Sizes { n, c, conv, .. } = self.sizes;
-        Task {
-            group,
-            outputs: piece(panel, self.panel, conv.outputs / conv.groups),
-            inputs: piece(block, self.channels, c / conv.groups),
-            images: piece(part, self.images, n),
-        }
-    }
-
-    /// Terms of a task for each output.
-    fn terms(&self, task: &Task) -> usize {
-        task.inputs.len() * self.sizes.unfold.taps()
-    }
-
-    /// Where the first term of a task's first output is in `dw`.
-    fn place(&self, task: &Task) -> usize {
-        let output = task.group * (self.sizes.conv.outputs / self.sizes.conv.groups) + task.outputs.start;
-        output * self.sizes.depth() + task.inputs.start * self.sizes.unfold.taps()
-    }
-
-    /// Elements of a block.
-    fn block(&self) -> usize {
-        (self.channels * self.sizes.unfold.taps() * self.width).max(1)
-    }
-
-    /// Elements of a worker's block by tap, of its gradients and of its copy of `x`.
-    fn lens(&self) -> [usize; 3] {
-        let [down, across] = &self.axes;
-        if let Some(by_tiles) = &self.by_tiles {
-            return [self.block(), by_tiles.len(self.channels, self.images, [self.lanes, self.width]), 0];
-        }
-        let gradients = self.rows * self.sizes.unfold.ow * self.width;
-        [self.block(), gradients, copy_len([down, across], self.channels, self.rows)]
-    }
-
-    /// Elements of scratch for all workers, and of the blocks that they fill.
-    fn scratch_lens(&self, threads: usize) -> [usize; 2] {
-        let len = self.lens().iter().sum();
-        // A task that is all there is of its block writes to `dw` at once.
-        let blocks =
-            if self.parts == 1 { 0 } else { (AT_ONCE / self.block()).max(threads).min(self.tasks()) };
-        [share::scratch_len(self.tasks(), len, threads), blocks * self.block()]
-    }
-}
 
 /// Bytes beside `dw`.
 pub(super) fn scratch_bytes<T: Real>(sizes: &Sizes, threads: usize) -> usize {

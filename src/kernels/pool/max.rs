@@ -204,6 +204,7 @@ fn beats<T: Real>(x: T, best: T) -> bool {
 }
 
 /// One row of windows: `y` gets the greatest values, by way of those down each column.
+#[inline(always)]
 fn greatest_row<T: Real>(windows: &Windows, row: usize, x: &[T], (y, line): (&mut [T], &mut [T])) {
     let w = line.len();
     let rows = windows.h.window(row);
