@@ -190,8 +190,8 @@ fn names_that_are_not_known_are_answered_with_those_that_are() {
     let repair = format!("{REPAIR} --out out.patch");
     let cases = [
         (
-            "eval model.safetensors replay --corruption fog:3".into(),
-            "unknown corruption `fog`, expected one of",
+            "eval model.safetensors replay --corruption rain:3".into(),
+            "unknown corruption `rain`, expected one of",
         ),
         (
             format!("{repair} --method luck"),

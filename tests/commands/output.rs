@@ -87,10 +87,10 @@ fn eval_measures_clean_and_corrupted_images() {
     let folder = Folder::new();
     let value = folder.json("eval model.safetensors replay --corruption all,contrast:2:imagenet");
     let conditions = value["conditions"].as_array().unwrap();
-    assert_eq!(conditions.len(), 1 + 15 + 1);
+    assert_eq!(conditions.len(), 1 + 19 * 5 + 1);
     assert_eq!((&conditions[0]["name"], &conditions[0]["accuracy"]), (&"clean".into(), &1.0.into()));
     assert_eq!(
-        (&conditions[0]["images"], &conditions[16]["name"]),
+        (&conditions[0]["images"], &conditions[96]["name"]),
         (&60.into(), &"contrast:2:imagenet".into())
     );
     let of_classes: u64 = conditions[3]["classes"]
@@ -108,7 +108,6 @@ fn eval_measures_clean_and_corrupted_images() {
     assert!(text.contains("\ncontrast:2 ") && text.contains("\nclass "), "{text}");
 }
 
-/// Folders are named by classes and need not be all there.
 /// On random weights and noise most classes stay; a processor that cannot says so.
 #[test]
 fn eval_computes_in_bf16_where_the_processor_does() {
@@ -125,6 +124,7 @@ fn eval_computes_in_bf16_where_the_processor_does() {
     assert!((whole - halves).abs() < 0.1, "{whole} in f32, {halves} in bf16");
 }
 
+/// Folders are named by classes and need not be all there.
 #[test]
 fn a_folder_of_images_takes_its_labels_from_its_names() {
     let folder = Folder::new();
