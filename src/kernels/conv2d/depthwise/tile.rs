@@ -121,20 +121,47 @@ struct Outputs<'a, T> {
     adds: bool,
 }
 
+impl<T> Outputs<'_, T> {
+    /// What the sums of `R` rows begin with.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `V`, and there be `n` sums in each row.
+    #[inline(always)]
+    unsafe fn begun<V: Lanes<Element = T>, const R: usize>(&self) -> [V; R] {
+        // SAFETY: the caller promises the processor.
+        let mut sums = [unsafe { V::zero() }; R];
+        if self.adds {
+            for (r, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: the caller promises the sums.
+                *sum = unsafe { V::load_part(self.sums.wrapping_add(r * self.columns), self.n) };
+            }
+        }
+        sums
+    }
+
+    /// Writes the sums of `R` rows.
+    ///
+    /// # Safety
+    ///
+    /// As [`begun`](Self::begun).
+    #[inline(always)]
+    unsafe fn end<V: Lanes<Element = T>, const R: usize>(&self, sums: [V; R]) {
+        for (r, sum) in sums.into_iter().enumerate() {
+            // SAFETY: the caller promises the sums.
+            unsafe { sum.store_first(self.sums.wrapping_add(r * self.columns), self.n) };
+        }
+    }
+}
+
 struct Rows<'a, T, const R: usize>(Outputs<'a, T>);
 
 impl<V: Lanes, const R: usize> Kernel<V> for Rows<'_, V::Element, R> {
     #[inline(always)]
     unsafe fn run(self) {
         let tile = self.0;
-        // SAFETY: the caller promises the processor.
-        let mut sums = [unsafe { V::zero() }; R];
-        if tile.adds {
-            for (r, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: the caller promises `n` sums in each row.
-                *sum = unsafe { V::load_part(tile.sums.wrapping_add(r * tile.columns), tile.n) };
-            }
-        }
+        // SAFETY: the caller promises the processor and the sums.
+        let mut sums: [V; R] = unsafe { tile.begun() };
         for &(offset, place) in tile.taps {
             // SAFETY: the caller promises the kernel.
             let weight = unsafe { V::splat(tile.kernel.wrapping_add(place)) };
@@ -144,11 +171,8 @@ impl<V: Lanes, const R: usize> Kernel<V> for Rows<'_, V::Element, R> {
                 *sum = sum.add_product(x, weight);
             }
         }
-        for (r, sum) in sums.into_iter().enumerate() {
-            let to = tile.sums.wrapping_add(r * tile.columns);
-            // SAFETY: the caller promises `n` sums in each row.
-            unsafe { sum.store_first(to, tile.n) };
-        }
+        // SAFETY: the caller promises the sums.
+        unsafe { tile.end(sums) };
     }
 }
 
@@ -160,14 +184,8 @@ impl<V: Lanes, const R: usize, const K: usize, const D: usize> Kernel<V> for Sha
     #[inline(always)]
     unsafe fn run(self) {
         let tile = self.0;
-        // SAFETY: the caller promises the processor.
-        let mut sums = [unsafe { V::zero() }; R];
-        if tile.adds {
-            for (r, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: the caller promises `n` sums in each row.
-                *sum = unsafe { V::load_part(tile.sums.wrapping_add(r * tile.columns), tile.n) };
-            }
-        }
+        // SAFETY: the caller promises the processor and the sums.
+        let mut sums: [V; R] = unsafe { tile.begun() };
         for column in 0..K {
             // From the highest row that is read down: taps of gradients by inputs go the other way.
             let tap = |i: usize| tile.taps[i * K + column];
@@ -187,11 +205,8 @@ impl<V: Lanes, const R: usize, const K: usize, const D: usize> Kernel<V> for Sha
                 }
             }
         }
-        for (r, sum) in sums.into_iter().enumerate() {
-            let to = tile.sums.wrapping_add(r * tile.columns);
-            // SAFETY: the caller promises `n` sums in each row.
-            unsafe { sum.store_first(to, tile.n) };
-        }
+        // SAFETY: the caller promises the sums.
+        unsafe { tile.end(sums) };
     }
 }
 
