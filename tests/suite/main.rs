@@ -17,12 +17,12 @@
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
 mod determinism;
+mod devices;
 mod errors;
 mod executor;
 mod golden_networks;
 mod golden_operations;
 mod gradients;
-mod halves;
 mod levers;
 mod lowering;
 mod mapped;

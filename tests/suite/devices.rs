@@ -1,10 +1,12 @@
-//! Half precision, on the CPU: the code that devices run, with numbers rounded as they round them.
+//! What devices run: in half precision on the CPU, with numbers rounded as devices round them; or on the
+//! device that `ARCHREPAIR_TEST_DEVICE` names, as `cuda`, in halves and in singles.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use archrepair::data::corrupt::Corruption;
 use archrepair::data::{Images, open};
-use archrepair::device::{Compute, Precision};
+use archrepair::device::{Compute, DeviceChoice, Precision, to_host};
 use archrepair::engine::grad::{Norms, Wanted, backward, forward};
 use archrepair::engine::optim::{Optimizer, Rule};
 use archrepair::eval::{Deployed, accuracy};
@@ -12,6 +14,7 @@ use archrepair::fit::samples::Store;
 use archrepair::fit::train::Sampler;
 use archrepair::fit::{Level, Part, Samples, Sets, Site};
 use archrepair::graph::Params;
+use archrepair::graph::op::Conv2d;
 use archrepair::kernels::conv2d::{self, Epilogue};
 use archrepair::localize::{self, Ranking, localize};
 use archrepair::memory::cache::Cache;
@@ -21,7 +24,7 @@ use archrepair::repair::{Config, Inputs, Outcome, Target, repair};
 use archrepair::rng::Rng;
 use archrepair::storage::Patch;
 use archrepair::zoo::{Model, Overrides};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use proptest::prelude::*;
 
 use crate::determinism::{assert_same_on_any_threads, noise};
@@ -29,52 +32,72 @@ use crate::gradients::convolutions;
 use crate::random_graphs::Drawn;
 use crate::support::{Tolerance, assert_close, normal, repeatable, values};
 
-const HALVES: Compute = Compute { precision: Precision::F16, ..Compute::HOST };
+static DEVICE: LazyLock<Device> = LazyLock::new(|| {
+    let name = std::env::var("ARCHREPAIR_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+    name.parse::<DeviceChoice>().unwrap().open().unwrap()
+});
+
+fn halves() -> Compute {
+    Compute { device: DEVICE.clone(), precision: Precision::F16 }
+}
+
+/// What is tested: halves; and singles where they take the same way.
+fn computes() -> Vec<Compute> {
+    let singles = Compute { precision: Precision::F32, ..halves() };
+    [halves(), singles].into_iter().filter(|compute| !compute.is_host()).collect()
+}
 
 /// Halves have 11 bits, so a rounded number is off by a part in 2,048; a result has two or three such
-/// roundings, none of them of a sum under way.
-const ROUNDED: Tolerance = Tolerance { absolute: 1e-3, relative: 2e-3 };
-
-fn half(x: &Tensor) -> Tensor {
-    x.to_dtype(DType::F16).unwrap()
+/// roundings, none of them of a sum under way. Singles have sums of a few hundred terms in any order.
+fn rounded(compute: &Compute) -> Tolerance {
+    match compute.precision {
+        Precision::F16 => Tolerance { absolute: 1e-3, relative: 2e-3 },
+        _ => Tolerance { absolute: 1e-5, relative: 1e-5 },
+    }
 }
 
 fn wide(x: &Tensor) -> Tensor {
-    x.to_dtype(DType::F64).unwrap()
+    to_host(x).unwrap().to_dtype(DType::F64).unwrap()
 }
 
 proptest! {
     #![proptest_config(repeatable(96))]
 
     #[test]
-    fn a_convolution_of_halves_is_that_of_the_same_numbers_but_for_rounding(
+    fn a_convolution_is_that_of_the_same_numbers_on_the_host_but_for_rounding(
         (conv, shape) in convolutions(),
         seed in any::<u64>(),
     ) {
-        let rng = &mut Rng::new(seed);
-        let [x, w] = [&shape[..], &conv.weight_shape(shape[1])].map(|shape| half(&normal(shape, rng)));
-        let bias = normal(&[conv.outputs], rng).to_dtype(DType::F32).unwrap();
-        let wide_bias = wide(&bias);
-        let run = |x: &Tensor, w: &Tensor, bias: &Tensor| {
-            conv2d::forward(&conv, x, w, Epilogue { bias: Some(bias), residual: None }).unwrap()
-        };
-        let (y, want) = (run(&x, &w, &bias), run(&wide(&x), &wide(&w), &wide_bias));
-        prop_assert_eq!(y.dtype(), DType::F16);
-        assert_close("y", &y, &want, ROUNDED);
-        let dy = half(&normal(want.dims(), rng));
-        let dx = conv2d::dx(&conv, &dy, &w, &shape).unwrap();
-        assert_close("dx", &dx, &conv2d::dx(&conv, &wide(&dy), &wide(&w), &shape).unwrap(), ROUNDED);
-        let dw = conv2d::dw(&conv, &dy, &x).unwrap();
-        prop_assert_eq!(dw.dtype(), DType::F32);
-        assert_close("dw", &dw, &conv2d::dw(&conv, &wide(&dy), &wide(&x)).unwrap(), ROUNDED);
-        let dbias = conv2d::dbias(&dy).unwrap();
-        assert_close("dbias", &dbias, &conv2d::dbias(&wide(&dy)).unwrap(), ROUNDED);
+        for compute in computes() {
+            assert_convolution(&compute, (&conv, shape), &mut Rng::new(seed));
+        }
     }
 }
 
-/// How far all gradients of the graph of `seed` are off in halves: the length of the difference over that of
-/// the gradient.
-fn gradients_off(seed: u64) -> Vec<f64> {
+fn assert_convolution(compute: &Compute, (conv, shape): (&Conv2d, [usize; 4]), rng: &mut Rng) {
+    let tolerance = rounded(compute);
+    let mut drawn = |shape: &[usize]| compute.value(&normal(shape, rng)).unwrap();
+    let [x, w] = [&shape[..], &conv.weight_shape(shape[1])].map(&mut drawn);
+    let bias = compute.master(&drawn(&[conv.outputs])).unwrap();
+    let run = |x: &Tensor, w: &Tensor, bias: &Tensor| {
+        conv2d::forward(conv, x, w, Epilogue { bias: Some(bias), residual: None }).unwrap()
+    };
+    let (y, want) = (run(&x, &w, &bias), run(&wide(&x), &wide(&w), &wide(&bias)));
+    assert_eq!(y.dtype(), x.dtype());
+    assert_close("y", &wide(&y), &want, tolerance);
+    let dy = drawn(want.dims());
+    let dx = conv2d::dx(conv, &dy, &w, &shape).unwrap();
+    assert_close("dx", &wide(&dx), &conv2d::dx(conv, &wide(&dy), &wide(&w), &shape).unwrap(), tolerance);
+    let dw = conv2d::dw(conv, &dy, &x).unwrap();
+    assert_eq!(dw.dtype(), DType::F32);
+    assert_close("dw", &wide(&dw), &conv2d::dw(conv, &wide(&dy), &wide(&x)).unwrap(), tolerance);
+    let dbias = conv2d::dbias(&dy).unwrap();
+    assert_close("dbias", &wide(&dbias), &conv2d::dbias(&wide(&dy)).unwrap(), tolerance);
+}
+
+/// How far all gradients of the graph of `seed` are off: the length of the difference over that of the
+/// gradient.
+fn gradients_off(compute: &Compute, seed: u64) -> Vec<f64> {
     let Drawn { graph, params, x } = Drawn::new(seed);
     let wanted = Wanted { trained: &|_| true, input: true, norms: Norms::Fixed };
     let run = |params: &Params, x: &Tensor| {
@@ -85,14 +108,14 @@ fn gradients_off(seed: u64) -> Vec<f64> {
         found.params.tensors().unwrap().into_iter().chain(input).collect::<Vec<_>>()
     };
     // Both begin at the same rounded numbers.
-    let placed = params.masters(&Compute::HOST).unwrap().placed(&HALVES).unwrap();
+    let placed = params.masters(&Compute::HOST).unwrap().placed(compute).unwrap();
     let wide_params = placed.iter().map(|(name, w)| (name.clone(), wide(&w.tensor().unwrap())));
-    let (x, length) = (half(&x), |of: &[f64]| of.iter().map(|x| x * x).sum::<f64>().sqrt());
+    let (x, length) = (compute.value(&x).unwrap(), |of: &[f64]| of.iter().map(|x| x * x).sum::<f64>().sqrt());
     let (got, want) = (run(&placed, &x), run(&wide_params.collect(), &wide(&x)));
     assert_eq!(got.len(), want.len());
     let off = |((name, got), (same, want)): (&(String, Tensor), &(String, Tensor))| {
         assert_eq!(name, same);
-        let (got, want) = (values(got), values(want));
+        let (got, want) = (values(&to_host(got).unwrap()), values(want));
         let off: Vec<f64> = got.iter().zip(&want).map(|(got, want)| got - want).collect();
         length(&off) / (length(&want) + 0.1)
     };
@@ -102,11 +125,14 @@ fn gradients_off(seed: u64) -> Vec<f64> {
 /// A few are further off, where a rounding exchanges a maximum or crosses the kink of a ReLU, or where a
 /// gradient is too large for halves.
 #[test]
-fn gradients_of_graphs_with_every_operation_survive_halves() {
-    let mut off: Vec<f64> = (0..64).flat_map(gradients_off).collect();
-    off.sort_by(f64::total_cmp);
-    let [median, most] = [off.len() / 2, off.len() * 95 / 100].map(|i| off[i]);
-    assert!(median < 0.001 && most < 0.01, "{median} {most} of {}", off.len());
+fn gradients_of_graphs_with_every_operation_are_those_of_the_host() {
+    for compute in computes() {
+        let mut off: Vec<f64> = (0..64).flat_map(|seed| gradients_off(&compute, seed)).collect();
+        off.sort_by(f64::total_cmp);
+        let [median, most] = [off.len() / 2, off.len() * 95 / 100].map(|i| off[i]);
+        let allowed = if compute.precision == Precision::F16 { [0.001, 0.01] } else { [1e-6, 1e-5] };
+        assert!(median < allowed[0] && most < allowed[1], "{compute:?}: {median} {most} of {}", off.len());
+    }
 }
 
 /// Late blocks of the shipped network have few pixels: halves are slow on the CPU.
@@ -137,14 +163,14 @@ fn disagreeing(site: &Site) -> Part {
 }
 
 fn bits(params: &Params) -> Vec<Vec<u64>> {
-    let bits = |w: Tensor| values(&w).into_iter().map(f64::to_bits).collect();
+    let bits = |w: Tensor| values(&to_host(&w).unwrap()).into_iter().map(f64::to_bits).collect();
     params.tensors().unwrap().into_values().map(bits).collect()
 }
 
 /// Features a thousand times too large make gradients by weights that no half can hold.
 #[test]
 fn a_step_whose_gradients_overflow_is_left_out_and_the_factor_is_halved() {
-    let site = late(&HALVES);
+    let site = late(&halves());
     let shape = [&[8], site.input.as_slice()].concat();
     let mut large = Cache::create(&std::env::temp_dir(), &site.input, Precision::F32).unwrap();
     let features = normal(&shape, &mut Rng::new(1)).to_dtype(DType::F32).unwrap();
@@ -171,8 +197,8 @@ fn a_step_whose_gradients_overflow_is_left_out_and_the_factor_is_halved() {
 }
 
 #[test]
-fn gradients_in_halves_are_the_same_on_any_number_of_threads() {
-    let site = late(&HALVES);
+fn gradients_are_the_same_again_and_on_any_number_of_threads() {
+    let site = late(&halves());
     let samples = samples(&site);
     let sets = Sets { failures: &samples, surrogates: None, replay: &samples };
     let draws = Sampler::new().draw(sets, 8, &mut Rng::new(1));
@@ -182,7 +208,7 @@ fn gradients_in_halves_are_the_same_on_any_number_of_threads() {
 /// Of the loss itself, though they were taken by 32,768 times the loss.
 #[test]
 fn gradients_of_a_part_in_halves_are_nearly_those_in_singles() {
-    let (site, single) = (late(&HALVES), late(&Compute::HOST));
+    let (site, single) = (late(&halves()), late(&Compute::HOST));
     let samples = samples(&single);
     let sets = Sets { failures: &samples, surrogates: None, replay: &samples };
     let draws = Sampler::new().draw(sets, 8, &mut Rng::new(1));
@@ -242,6 +268,20 @@ impl Field {
         repair(&self.model, self.inputs(&folder), &config, &mut |_, _, _| {}).unwrap()
     }
 
+    /// What was published is what was judged, whichever precision reads it.
+    fn assert_published(&self, outcome: &Outcome, compute: &Compute) {
+        let name = Path::new("patch");
+        let patch = Patch::read(outcome.patch.clone(), name).unwrap();
+        let loaded = deploy(&self.model, Some((&patch, name))).unwrap();
+        let [corrupted, _] = &self.held_out;
+        let classes = |network: &Deployed| network.runner().unwrap().classes(corrupted).unwrap();
+        let judged = classes(&outcome.repaired);
+        assert_eq!(classes(&loaded.clone().on(compute)), judged);
+        let same = classes(&loaded).into_iter().zip(judged).filter(|(loaded, judged)| loaded == judged);
+        let same = same.count();
+        assert!(same >= 194, "{same} of 200 answers are the same on the host");
+    }
+
     /// Shares of held-out images that are right: corrupted, clean.
     fn accuracies(&self, network: &Deployed) -> [f64; 2] {
         let runner = network.runner().unwrap();
@@ -250,33 +290,32 @@ impl Field {
 }
 
 #[test]
-fn the_ranking_of_blocks_survives_halves() {
+fn the_ranking_of_blocks_is_that_of_the_host() {
     let field = Field::new();
-    let (single, half) = (field.ranking(&Compute::HOST), field.ranking(&HALVES));
-    assert_eq!(single.blocks[0].block, half.blocks[0].block);
-    for block in &single.blocks {
-        let of = half.blocks.iter().find(|of| of.block == block.block).unwrap();
-        assert!((of.score - block.score).abs() < 0.05, "{}: {} {}", block.block, of.score, block.score);
+    let host = field.ranking(&Compute::HOST);
+    for compute in computes() {
+        let ranking = field.ranking(&compute);
+        assert_eq!(host.blocks[0].block, ranking.blocks[0].block);
+        for block in &host.blocks {
+            let of = ranking.blocks.iter().find(|of| of.block == block.block).unwrap();
+            let off = (of.score - block.score).abs();
+            assert!(off < 0.05, "{} on {compute:?}: {} {}", block.block, of.score, block.score);
+        }
     }
 }
 
 #[test]
-fn a_repair_survives_halves_and_its_patch_loads() {
+fn a_repair_is_as_good_as_that_of_the_host_and_its_patch_loads() {
     let field = Field::new();
     let before = field.accuracies(&deploy(&field.model, None).unwrap());
-    let [single, half] = [Compute::HOST, HALVES].map(|compute| field.repair(&compute));
-    let [by_single, by_half] = [&single, &half].map(|outcome| field.accuracies(&outcome.trained));
-    for (single, half) in by_single.iter().zip(by_half) {
-        assert!((single - half).abs() < 0.06, "{single} in f32, {half} in f16");
+    let on_host = field.accuracies(&field.repair(&Compute::HOST).trained);
+    for compute in computes() {
+        let outcome = field.repair(&compute);
+        let after = field.accuracies(&outcome.trained);
+        for (host, after) in on_host.iter().zip(after) {
+            assert!((host - after).abs() < 0.06, "{host} on the host, {after} on {compute:?}");
+        }
+        assert!(after[0] > before[0] + 0.05, "{before:?} became {after:?}");
+        field.assert_published(&outcome, &compute);
     }
-    assert!(by_half[0] > before[0] + 0.05, "{before:?} became {by_half:?}");
-    // What was published is what was judged, whichever precision reads it.
-    let name = Path::new("patch");
-    let patch = Patch::read(half.patch.clone(), name).unwrap();
-    let loaded = deploy(&field.model, Some((&patch, name))).unwrap();
-    let [corrupted, _] = &field.held_out;
-    let classes = |network: &Deployed| network.runner().unwrap().classes(corrupted).unwrap();
-    assert_eq!(classes(&loaded.clone().on(&HALVES)), classes(&half.repaired));
-    let same = classes(&loaded).into_iter().zip(classes(&half.repaired)).filter(|(a, b)| a == b).count();
-    assert!(same >= 194, "{same} of 200 answers are the same in f32");
 }
