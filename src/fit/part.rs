@@ -92,7 +92,7 @@ impl Part {
         self.scale
     }
 
-    /// One step of `optimizer` on a batch, with `distill` times the deployed network's opinion on
+    /// One step of `optimizer` on a batch, of a part that lies [where the site computes](Self::move_to), with `distill` times the deployed network's opinion on
     /// replay: the loss before it. `rate` gives the learning rate by name.
     ///
     /// Where [`Levers::steps_at_once`](crate::memory::Levers::steps_at_once), each gradient changes

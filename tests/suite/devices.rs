@@ -178,6 +178,7 @@ fn a_step_whose_gradients_overflow_is_left_out_and_the_factor_is_halved() {
     large.finish().unwrap();
     let samples = Samples::of(large, (0..8).collect(), site.classes).unwrap();
     let mut part = Part::new(site.graph.clone(), site.params.clone(), &site).unwrap();
+    part.move_to(&site.compute).unwrap();
     let mut optimizer = Optimizer::new(Rule::ADAM);
     let sets = Sets { failures: &samples, surrogates: None, replay: &samples };
     let draws = Sampler::new().draw(sets, 8, &mut Rng::new(1));
