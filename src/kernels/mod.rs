@@ -30,6 +30,7 @@ pub mod linear;
 pub mod mix;
 #[allow(unsafe_code)] // vector instructions
 pub mod peak;
+pub mod pad;
 pub mod pool;
 
 #[cfg(test)]
