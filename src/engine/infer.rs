@@ -9,7 +9,8 @@ use crate::graph::{Graph, Node, Params, Value};
 use crate::kernels::batch_norm::{Affine, Statistics};
 use crate::kernels::conv2d::Epilogue;
 use crate::kernels::{
-    activation, batch_norm, concat, conv2d, elementwise, gate, global_pool, instance_norm, linear, mix, pad, pool,
+    activation, batch_norm, concat, conv2d, elementwise, gate, global_pool, instance_norm, linear, mix, pad,
+    pool,
 };
 
 /// The output of `graph` for `x`, images first.

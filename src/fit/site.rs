@@ -112,7 +112,8 @@ impl Site {
         let input = shapes[parts.start].clone();
         Ok(Self {
             prefix: lower(&network.joined(0..parts.start), params)?.placed(compute)?,
-            suffix: lower_to_differentiate(&network.joined(parts.end..network.parts.len()), params)?.placed(compute)?,
+            suffix: lower_to_differentiate(&network.joined(parts.end..network.parts.len()), params)?
+                .placed(compute)?,
             params: params.of(&graph, &input)?,
             classes: network.classes,
             levers: *levers,

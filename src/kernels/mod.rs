@@ -28,9 +28,9 @@ pub mod global_pool;
 pub mod instance_norm;
 pub mod linear;
 pub mod mix;
+pub mod pad;
 #[allow(unsafe_code)] // vector instructions
 pub mod peak;
-pub mod pad;
 pub mod pool;
 
 #[cfg(test)]

@@ -146,7 +146,9 @@ impl<'a> Machine<'a> {
             b'b' => drop(self.pop()?), // attributes, such as the versions of modules
             b'Q' => self.persistent()?,
             b'R' => self.reduce()?,
-            other => return Err(format!("its pickle has the operation {other:#04x}, which no state dict needs")),
+            other => {
+                return Err(format!("its pickle has the operation {other:#04x}, which no state dict needs"));
+            }
         }
         Ok(true)
     }
@@ -164,7 +166,8 @@ impl<'a> Machine<'a> {
     }
 
     fn str(&mut self, n: usize) -> Result<&'a str, String> {
-        std::str::from_utf8(self.bytes(n)?).map_err(|error| format!("a name in its pickle is no UTF-8: {error}"))
+        std::str::from_utf8(self.bytes(n)?)
+            .map_err(|error| format!("a name in its pickle is no UTF-8: {error}"))
     }
 
     fn line(&mut self) -> Result<&'a str, String> {
@@ -201,7 +204,9 @@ impl<'a> Machine<'a> {
         }
         let sign = if bytes.last().is_some_and(|&byte| byte >= 0x80) { 0xFF } else { 0 };
         let mut wide = [sign; 8];
-        wide.get_mut(..bytes.len()).ok_or("its pickle has an integer of over 8 bytes")?.copy_from_slice(bytes);
+        wide.get_mut(..bytes.len())
+            .ok_or("its pickle has an integer of over 8 bytes")?
+            .copy_from_slice(bytes);
         self.push(Object::Int(i64::from_le_bytes(wide)));
         Ok(())
     }
@@ -322,7 +327,9 @@ impl<'a> Machine<'a> {
                 let offset = usize::try_from(*offset).map_err(|_| format!("a tensor begins at {offset}"))?;
                 Object::Tensor(Tensor { storage: *storage, offset, shape: shape?, strides: strides? })
             }
-            _ => return Err(format!("its pickle calls {module}.{name} with other arguments than torch does")),
+            _ => {
+                return Err(format!("its pickle calls {module}.{name} with other arguments than torch does"));
+            }
         };
         self.push(made);
         Ok(())
@@ -352,8 +359,9 @@ impl<'a> Machine<'a> {
 /// The name as an object, if it is one that tensors are made with.
 fn known<'a>(module: &'a str, name: &'a str) -> Result<Object<'a>, String> {
     match (module, name) {
-        ("collections", "OrderedDict")
-        | ("torch._utils", "_rebuild_parameter" | "_rebuild_tensor_v2") => Ok(Object::Global(module, name)),
+        ("collections", "OrderedDict") | ("torch._utils", "_rebuild_parameter" | "_rebuild_tensor_v2") => {
+            Ok(Object::Global(module, name))
+        }
         ("torch", storage) if dtype(storage).is_some() => Ok(Object::Global(module, name)),
         _ => Err(format!(
             "it holds {module}.{name}, and this program runs no code of a file; \
@@ -417,7 +425,10 @@ mod tests {
                     save the tensors alone, as torch.save(model.state_dict(), ...)";
         assert_eq!(problem(b"cos\nsystem\nX\x02\0\0\0ls\x85R."), want);
         assert_eq!(problem(b"\x8c\x02os\x8c\x06system\x93."), want);
-        assert_eq!(problem(b"ios\nsystem\n."), "its pickle has the operation 0x69, which no state dict needs");
+        assert_eq!(
+            problem(b"ios\nsystem\n."),
+            "its pickle has the operation 0x69, which no state dict needs"
+        );
     }
 
     #[test]
@@ -432,7 +443,10 @@ mod tests {
             (b"q\x07.", "its pickle keeps what it does not have"),
             (b"K\x01K\x02a.", "its pickle fills what is no list or dictionary"),
             (b"K\x01Q.", "its pickle names numbers in another way than torch does"),
-            (b"ccollections\nOrderedDict\nK\x01\x85R.", "its pickle calls collections.OrderedDict with other arguments than torch does"),
+            (
+                b"ccollections\nOrderedDict\nK\x01\x85R.",
+                "its pickle calls collections.OrderedDict with other arguments than torch does",
+            ),
             (b"K\x01)R.", "its pickle calls what is no name"),
         ] {
             assert_eq!(problem(bytes), want);

@@ -109,7 +109,10 @@ mod tests {
         write(folder.path(), "1.safetensors", "a", 1.0);
         for (index, want) in [
             (r#"{"weight_map":{"b":"1.safetensors"}}"#, "`1.safetensors` has no tensor `b`"),
-            (r#"{"weight_map":{"a":"../1.safetensors"}}"#, "it names the file `../1.safetensors`, expected one beside it"),
+            (
+                r#"{"weight_map":{"a":"../1.safetensors"}}"#,
+                "it names the file `../1.safetensors`, expected one beside it",
+            ),
             (r#"{"weight_map":{"a":""}}"#, "it names the file ``, expected one beside it"),
             (r#"{"weight_map":{"a":"1.safetensors","a":"1.safetensors"}}"#, "`a` stands twice"),
             ("[]", "it is no index of tensors"),

@@ -206,7 +206,10 @@ mod tests {
     #[test]
     fn files_that_hold_more_than_tensors_are_refused() {
         for (name, want) in [
-            ("whole_model.pth", "it holds torch.nn.modules.linear.Linear, and this program runs no code of a file"),
+            (
+                "whole_model.pth",
+                "it holds torch.nn.modules.linear.Linear, and this program runs no code of a file",
+            ),
             ("transposed.pth", "tensor `a` lies in strides [1, 2] for shape [2, 3]; save it contiguous"),
             ("no_tensors.pth", "it holds no dictionary of tensors, not under state_dict, model"),
         ] {

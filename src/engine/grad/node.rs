@@ -9,7 +9,8 @@ use crate::graph::op::{Conv2d, Op};
 use crate::graph::{Node, Params, Value};
 use crate::kernels::batch_norm::Statistics;
 use crate::kernels::{
-    activation, batch_norm, concat, conv2d, elementwise, gate, global_pool, instance_norm, linear, mix, pad, pool,
+    activation, batch_norm, concat, conv2d, elementwise, gate, global_pool, instance_norm, linear, mix, pad,
+    pool,
 };
 
 /// What a node keeps besides the values its backward pass reads.
