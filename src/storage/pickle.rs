@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn integers_of_every_length_are_read() {
-        let int = |bytes: &[u8]| {
+        let int = |bytes: &'static [u8]| {
             let pickle = read(bytes).unwrap();
             pickle.objects[pickle.root].clone()
         };

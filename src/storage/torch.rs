@@ -163,7 +163,7 @@ mod tests {
     use crate::storage::{Bytes, Dtype, WeightFile};
 
     fn golden(name: &str) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/torch").join(name)
     }
 
     const FILES: [&str; 3] = ["state_dict.pth", "state_dict_old.pth", "checkpoint.pth"];
