@@ -106,7 +106,7 @@ template <typename T> static void check_depthwise() {
     dw_size[weight] += std::fabs(products[2]);
   });
 
-  const Finish<T> finish = {below(2) ? bias.data() : nullptr, below(2) ? residual.data() : nullptr, below(6)};
+  const Finish<T> finish = {below(2) ? bias.data() : nullptr, below(2) ? residual.data() : nullptr, below(7)};
   std::vector<T> got_y(outputs), got_dx(inputs), got_end(outputs);
   anywhere([&] { Kernels<T>::depthwise(x.data(), w.data(), finish, got_y.data(), at); });
   anywhere([&] {

@@ -74,7 +74,8 @@ pub(super) fn detect(file: &WeightFile, side: Side, overrides: &Overrides) -> Re
     named(family.network(input).map_err(unknown)?, &said)
 }
 
-fn family(shapes: &Shapes, trained: Trained) -> Option<Box<dyn Family>> {
+/// The family whose tensors these are.
+pub(super) fn family(shapes: &Shapes, trained: Trained) -> Option<Box<dyn Family>> {
     let known: [Option<Box<dyn Family>>; 6] = [
         resnet::Layout::detect(shapes).map(|found| Box::new(found) as _),
         densenet::Layout::detect(shapes).map(|found| Box::new(found) as _),

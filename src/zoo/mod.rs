@@ -177,9 +177,13 @@ impl Model {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::detect::{Trained, family};
     use super::layers::Shapes;
     use crate::graph::Network;
     use crate::graph::network::Input;
+    use crate::storage::WeightFile;
 
     pub(super) fn input(channels: usize, side: usize) -> Input {
         let (mean, std) = (vec![0.5; channels], vec![0.25; channels]);
@@ -194,5 +198,32 @@ mod tests {
     pub(super) fn trainable(network: &Network) -> usize {
         let params = network.params().unwrap().into_iter().filter(|p| p.param.trainable);
         params.map(|p| p.param.shape.iter().product::<usize>()).sum()
+    }
+
+    const FILES: [&str; 6] =
+        ["densenet", "efficientnet_b0", "mobilenet_v2_timm", "mobilenet_v3_large", "vgg", "wide_resnet"];
+
+    proptest! {
+        /// Shapes of others give a network or none, and a network that is sound or not: nothing panics.
+        #[test]
+        fn changed_shapes_never_panic(
+            which in 0..FILES.len(),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), 0usize..4, 0usize..9), 1..8),
+        ) {
+            let path = format!("{}/tests/data/zoo/{}.safetensors", env!("CARGO_MANIFEST_DIR"), FILES[which]);
+            let file = WeightFile::open(path.as_ref()).unwrap();
+            let mut shapes: Shapes = file.names().map(|name| (name.into(), file.shape(name).unwrap().into())).collect();
+            for (index, side, to) in changes {
+                let name = index.get(&shapes.keys().cloned().collect::<Vec<_>>()).clone();
+                if let Some(side) = shapes.get_mut(&name).and_then(|shape| shape.get_mut(side)) {
+                    *side = to;
+                }
+            }
+            for trained in [Trained::PyTorch, Trained::TensorFlow] {
+                if let Some(Ok(network)) = family(&shapes, trained).map(|family| family.network(input(3, 64))) {
+                    drop(network.check());
+                }
+            }
+        }
     }
 }

@@ -121,13 +121,11 @@ impl Layout {
         let Some(first) = self.layers.iter().flatten().find(|block| block.bottleneck) else {
             return format!("resnet{depth}");
         };
-        let (width, groups) = (4 * first.inner, first.groups);
-        match width.checked_div(first.outputs) {
-            // The paper counts channels of a group where the first layer puts out 256.
-            _ if groups > 1 => {
-                format!("resnext{depth}_{groups}x{}d", first.inner / groups * 256 / first.outputs)
-            }
-            Some(factor) if factor > 1 => format!("wide_resnet{depth}_{factor}"),
+        // Channels of a group where the first layer puts out 256, and how much wider than the paper's.
+        let per_256 = first.inner.saturating_mul(256).checked_div(first.groups.saturating_mul(first.outputs));
+        match (first.groups, per_256) {
+            (2.., Some(width)) => format!("resnext{depth}_{}x{width}d", first.groups),
+            (_, Some(width)) if width >= 128 => format!("wide_resnet{depth}_{}", width / 64),
             _ => format!("resnet{depth}"),
         }
     }
