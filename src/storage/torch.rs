@@ -3,7 +3,8 @@
 //!
 //! Only where tensors lie is read here, by [`pickle`], which runs nothing; their numbers stay in the
 //! mapped file. In the zip format numbers are entries that are not compressed; in the old one
-//! they follow the pickles. A state dict may lie under `state_dict` or `model`, and a `module.` in front of
+//! they follow the pickles. Numbers that lie in another order than the last index first, as those that
+//! came from TensorFlow do, are copied once into that order. A state dict may lie under `state_dict` or `model`, and a `module.` in front of
 //! all names, which training on several devices leaves, is taken off.
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use std::ops::Range;
 
 use zip::{CompressionMethod, ZipArchive};
 
-use super::header::{Entry, Header};
+use super::header::Entry;
 use super::pickle::{self, Object, Pickle, Storage, Tensor};
 
 /// Where a checkpoint keeps its state dict.
@@ -21,6 +22,16 @@ const NESTED: [&str; 4] = ["state_dict", "model", "model_state_dict", "net"];
 /// The head of a zip archive, and of a pickle of the number that begins the old format.
 const ZIP: &[u8] = b"PK\x03\x04";
 const OLD: &[u8] = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
+
+/// Tensors of a file, and the numbers of those that lie there in another order.
+#[derive(Debug)]
+pub(super) struct Torch {
+    /// For each tensor its place in the file.
+    pub(super) entries: BTreeMap<String, Entry>,
+    /// For some tensors their place in `reordered` instead.
+    pub(super) moved: BTreeMap<String, Entry>,
+    pub(super) reordered: Vec<u8>,
+}
 
 /// Where the numbers of each storage lie, by its key.
 type Places = BTreeMap<String, Range<usize>>;
@@ -31,11 +42,11 @@ pub(super) fn is_torch(bytes: &[u8]) -> bool {
 }
 
 /// Where the tensors of the file `bytes` lie; an error says what is wrong with it.
-pub(super) fn parse(bytes: &[u8]) -> Result<Header, String> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Torch, String> {
     if bytes.starts_with(ZIP) { zipped(bytes) } else { old(bytes) }
 }
 
-fn zipped(bytes: &[u8]) -> Result<Header, String> {
+fn zipped(bytes: &[u8]) -> Result<Torch, String> {
     let broken = |error: zip::result::ZipError| format!("its zip archive cannot be read: {error}");
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(broken)?;
     let (mut text, mut places) = (None, Places::new());
@@ -63,12 +74,12 @@ fn zipped(bytes: &[u8]) -> Result<Header, String> {
         }
     }
     let text = text.ok_or("it is a zip archive without a data.pkl, which torch.save writes")?;
-    header(&pickle::read(&bytes[text])?, &places)
+    torch(&pickle::read(&bytes[text])?, (bytes, &places))
 }
 
 /// Five pickles (a number, a version, what machine wrote it, the object, the keys of its storages),
 /// then for each key the length of the storage and its numbers.
-fn old(bytes: &[u8]) -> Result<Header, String> {
+fn old(bytes: &[u8]) -> Result<Torch, String> {
     let mut rest = bytes;
     for _ in 0..3 {
         rest = pickle::read(rest)?.rest;
@@ -90,7 +101,7 @@ fn old(bytes: &[u8]) -> Result<Header, String> {
         at = len.and_then(|len| start.checked_add(len)).filter(|&end| end <= bytes.len()).ok_or_else(cut)?;
         places.insert(key.into(), start..at);
     }
-    header(&object, &places)
+    torch(&object, (bytes, &places))
 }
 
 fn tensors<'a>(pickle: &'a Pickle) -> impl Iterator<Item = &'a Tensor<'a>> {
@@ -101,7 +112,7 @@ fn tensors<'a>(pickle: &'a Pickle) -> impl Iterator<Item = &'a Tensor<'a>> {
 }
 
 /// The tensors of the state dict of `pickle`, by name.
-fn header(pickle: &Pickle, places: &Places) -> Result<Header, String> {
+fn torch(pickle: &Pickle, (bytes, places): (&[u8], &Places)) -> Result<Torch, String> {
     let named = |id| {
         let of = |(name, id): (&str, usize)| match &pickle.objects[id] {
             Object::Tensor(tensor) => Some((name.to_owned(), tensor.clone())),
@@ -117,29 +128,46 @@ fn header(pickle: &Pickle, places: &Places) -> Result<Header, String> {
         format!("it holds no dictionary of tensors, not under {} either", NESTED.join(", "))
     })?;
     let parallel = of.iter().all(|(name, _)| name.starts_with("module."));
-    let mut entries = BTreeMap::new();
+    let mut torch = Torch { entries: BTreeMap::new(), moved: BTreeMap::new(), reordered: Vec::new() };
     for (name, tensor) in of {
         let name = if parallel { name["module.".len()..].to_owned() } else { name };
-        let entry = entry(&tensor, places).map_err(|problem| format!("tensor `{name}` {problem}"))?;
-        if entries.insert(name.clone(), entry).is_some() {
-            return Err(format!("tensor `{name}` stands twice"));
+        let named = |problem| format!("tensor `{name}` {problem}");
+        if torch.entries.contains_key(&name) || torch.moved.contains_key(&name) {
+            return Err(named("stands twice".into()));
         }
+        let entry = entry(&tensor, places).map_err(named)?;
+        if is_in_order(&tensor) {
+            torch.entries.insert(name, entry);
+            continue;
+        }
+        let start = torch.reordered.len();
+        // Tensors may share numbers: all copies together must not be larger than the file.
+        if start + entry.range.len() > bytes.len() {
+            return Err("its tensors have the same numbers in many orders".into());
+        }
+        reorder(&bytes[entry.range.clone()], &tensor, &mut torch.reordered);
+        torch.moved.insert(name, Entry { range: start..torch.reordered.len(), ..entry });
     }
-    Ok(Header { entries, metadata: BTreeMap::new() })
+    Ok(torch)
 }
 
-/// The bytes of a tensor, which must lie in its storage in the order of the last index first.
+/// The bytes of a tensor, whose numbers must follow each other in its storage, whatever their order.
 fn entry(tensor: &Tensor, places: &Places) -> Result<Entry, String> {
     let Tensor { storage, offset, shape, strides } = tensor;
     let place = places.get(storage.key).ok_or_else(|| format!("has no storage `{}`", storage.key))?;
     let impossible = || format!("has the impossible shape {shape:?}");
-    let (mut len, mut in_order) = (1usize, shape.len() == strides.len());
-    for (&side, &stride) in shape.iter().zip(strides).rev() {
-        in_order &= side <= 1 || stride == len;
-        len = len.checked_mul(side.max(1)).ok_or_else(impossible)?;
+    let sides = shape.iter().filter(|side| **side != 0);
+    sides.copied().try_fold(1, usize::checked_mul).ok_or_else(impossible)?;
+    let mut axes: Vec<(usize, usize)> = strides.iter().copied().zip(shape.iter().copied()).collect();
+    axes.retain(|(_, side)| *side != 1);
+    axes.sort_unstable();
+    let mut len = usize::from(!shape.contains(&0));
+    let mut gapless = shape.len() == strides.len();
+    for (stride, side) in axes {
+        gapless &= stride == len || len == 0;
+        len *= side;
     }
-    let len = if shape.contains(&0) { 0 } else { len };
-    if !in_order && len > 0 {
+    if !gapless {
         return Err(format!("lies in strides {strides:?} for shape {shape:?}; save it contiguous"));
     }
     let size = storage.dtype.bitsize() / 8;
@@ -153,6 +181,32 @@ fn entry(tensor: &Tensor, places: &Places) -> Result<Entry, String> {
     Ok(Entry { dtype: storage.dtype, shape: shape.clone(), range: start..end })
 }
 
+/// Whether numbers lie in the order of the last index first.
+fn is_in_order(tensor: &Tensor) -> bool {
+    let axes = tensor.shape.iter().zip(&tensor.strides).filter(|(side, _)| **side != 1);
+    axes.map(|(_, stride)| stride).is_sorted_by(|a, b| a >= b) || tensor.shape.contains(&0)
+}
+
+/// Appends the numbers of a tensor, `source`, in the order of the last index first.
+fn reorder(source: &[u8], tensor: &Tensor, out: &mut Vec<u8>) {
+    let Tensor { storage, shape, strides, .. } = tensor;
+    let size = storage.dtype.bitsize() / 8;
+    let mut index = vec![0; shape.len()];
+    let mut at = 0;
+    for _ in 0..source.len() / size {
+        out.extend_from_slice(&source[at * size..][..size]);
+        for axis in (0..shape.len()).rev() {
+            index[axis] += 1;
+            at += strides[axis];
+            if index[axis] < shape[axis] {
+                break;
+            }
+            at -= strides[axis] * shape[axis];
+            index[axis] = 0;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
@@ -160,7 +214,7 @@ mod tests {
     use candle_core::Device;
     use proptest::prelude::*;
 
-    use crate::storage::{Bytes, Dtype, WeightFile};
+    use crate::storage::{Bytes, Digest, Dtype, WeightFile};
 
     fn golden(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/torch").join(name)
@@ -203,6 +257,20 @@ mod tests {
         assert_eq!([at("a"), at("b"), at("d")], [0, 0, 0]);
     }
 
+    /// 0 to 23 as [2, 3, 4], where the axes were exchanged: [3, 4, 2].
+    #[test]
+    fn numbers_in_another_order_are_brought_into_theirs() {
+        let file = WeightFile::open(&golden("transposed.pth")).unwrap();
+        let got = file.tensor("a", &[3, 4, 2], &Device::Cpu).unwrap().to_vec3::<f32>().unwrap();
+        for (i, plane) in got.iter().enumerate() {
+            for (j, row) in plane.iter().enumerate() {
+                assert_eq!(*row, [4 * i + j, 12 + 4 * i + j].map(|number| number as f32));
+            }
+        }
+        let bytes = bytes("transposed.pth");
+        assert_eq!((file.len_bytes(), file.digest()), (bytes.len(), Digest::of(&bytes)));
+    }
+
     #[test]
     fn files_that_hold_more_than_tensors_are_refused() {
         for (name, want) in [
@@ -210,7 +278,7 @@ mod tests {
                 "whole_model.pth",
                 "it holds torch.nn.modules.linear.Linear, and this program runs no code of a file",
             ),
-            ("transposed.pth", "tensor `a` lies in strides [1, 2] for shape [2, 3]; save it contiguous"),
+            ("repeated.pth", "tensor `a` lies in strides [0] for shape [3]; save it contiguous"),
             ("no_tensors.pth", "it holds no dictionary of tensors, not under state_dict, model"),
         ] {
             let error = WeightFile::open(&golden(name)).unwrap_err();

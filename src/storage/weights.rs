@@ -13,13 +13,16 @@ use crate::error::{During, Error, Result};
 use crate::storage::elements::Storage;
 use crate::storage::header::{self, Entry, Header};
 use crate::storage::shards::{self, Shards};
-use crate::storage::{Bytes, Digest, View, torch};
+use crate::storage::torch::{self, Torch};
+use crate::storage::{Bytes, Digest, View};
 
 /// A file of tensors. Opening reads only where they are; a tensor is read when it is asked for.
 #[derive(Debug)]
 pub struct WeightFile {
     /// The file, then those it names.
     files: Vec<Bytes>,
+    /// Numbers that lie in the file in another order; as one more file.
+    copies: Option<Bytes>,
     path: PathBuf,
     /// For each tensor the index of its file, and its place there.
     entries: BTreeMap<String, (usize, Entry)>,
@@ -45,7 +48,7 @@ impl WeightFile {
         let Shards { files, entries, metadata } = shards::open(&bytes, path)?;
         let entries = entries.into_iter().map(|(name, (file, entry))| (name, (file + 1, entry))).collect();
         let files = once(bytes).chain(files).collect();
-        Ok(Self { files, path: path.into(), entries, metadata, digest: OnceLock::new() })
+        Ok(Self { files, copies: None, path: path.into(), entries, metadata, digest: OnceLock::new() })
     }
 
     /// The file that `bytes` are, safetensors or a state dict. Errors call it `path`.
@@ -54,11 +57,30 @@ impl WeightFile {
     ///
     /// [`Error::Malformed`] as for [`WeightFile::open`].
     pub fn from_bytes(bytes: Bytes, path: &Path) -> Result<Self> {
-        let parse = if torch::is_torch(&bytes) { torch::parse } else { header::parse };
-        let Header { entries, metadata } =
-            parse(&bytes).map_err(|problem| Error::Malformed { path: path.into(), problem })?;
-        let entries = entries.into_iter().map(|(name, entry)| (name, (0, entry))).collect();
-        Ok(Self { files: vec![bytes], path: path.into(), entries, metadata, digest: OnceLock::new() })
+        let malformed = |problem| Error::Malformed { path: path.into(), problem };
+        let mut file = Self {
+            files: Vec::new(),
+            path: path.into(),
+            entries: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+            copies: None,
+            digest: OnceLock::new(),
+        };
+        let mut add = |entries: BTreeMap<String, Entry>, at| {
+            file.entries.extend(entries.into_iter().map(|(name, entry)| (name, (at, entry))));
+        };
+        if torch::is_torch(&bytes) {
+            let Torch { entries, moved, reordered } = torch::parse(&bytes).map_err(malformed)?;
+            add(entries, 0);
+            add(moved, 1);
+            file.copies = (!reordered.is_empty()).then(|| reordered.into());
+        } else {
+            let Header { entries, metadata } = header::parse(&bytes).map_err(malformed)?;
+            add(entries, 0);
+            file.metadata = metadata;
+        }
+        file.files.push(bytes);
+        Ok(file)
     }
 
     /// Where it was read from.
@@ -107,7 +129,11 @@ impl WeightFile {
     #[must_use]
     pub fn raw(&self, name: &str) -> Option<&[u8]> {
         let (file, entry) = self.entries.get(name)?;
-        self.files[*file].get(entry.range.clone())
+        self.bytes(*file).get(entry.range.clone())
+    }
+
+    fn bytes(&self, file: usize) -> &Bytes {
+        self.files.get(file).or(self.copies.as_ref()).unwrap_or(&self.files[0])
     }
 
     /// The tensor `name` in `f32` on `device`, which must have the shape `want`. An `f64` beyond
@@ -138,7 +164,7 @@ impl WeightFile {
             let (path, name, want) = (self.path.clone(), name.into(), want.into());
             return Err(Error::Shape { path, name, want, got: entry.shape.clone() });
         }
-        let view = View::new(&self.files[*file], entry).ok_or_else(|| Error::Malformed {
+        let view = View::new(self.bytes(*file), entry).ok_or_else(|| Error::Malformed {
             path: self.path.clone(),
             problem: format!("tensor `{name}` is of type {}, expected F16, BF16, F32 or F64", entry.dtype),
         })?;

@@ -32,7 +32,9 @@ def main():
     parallel = {f"module.{name}": nn.Parameter(t, t.is_floating_point() and name == "a") for name, t in tensors().items()}
     torch.save({"epoch": 3, "loss": 0.5, "done": True, "state_dict": parallel}, directory / "checkpoint.pth")
     torch.save(nn.Linear(1, 1), directory / "whole_model.pth")
-    torch.save({"a": torch.zeros(3, 2).t()}, directory / "transposed.pth")
+    numbers = torch.arange(24, dtype=torch.float32).reshape(2, 3, 4)
+    torch.save({"a": numbers.permute(1, 2, 0)}, directory / "transposed.pth")
+    torch.save({"a": torch.zeros(1).expand(3)}, directory / "repeated.pth")
     torch.save({"epoch": 3}, directory / "no_tensors.pth")
 
 

@@ -107,7 +107,7 @@ NETWORKS = {
     "efficientnet_lite0_tf": (
         partial(timm_mobile, timm_efficientnet._gen_efficientnet_lite, "tf_efficientnet_lite0", **SAME), ODD),
     "efficientnet_lite0": (partial(lites, ODD), ODD),
-    "resnext": (partial(resnets, [3, 4, 6, 3], 4, 32), EVEN),
+    "resnext": (partial(resnets, [1, 2, 1, 1], 4, 32), EVEN),
     "wide_resnet": (partial(resnets, [1, 1, 1, 1], 1, 128), EVEN),
 }
 

@@ -34,7 +34,7 @@ const NETWORKS: [(&str, &str, usize, [usize; 2]); 15] = [
     ("mobilenet_v3_large", "mobilenet_v3_large", 15, [63, 64]),
     ("mobilenet_v3_small", "mobilenet_v3_small", 11, [64, 64]),
     ("mobilenet_v3_small_timm", "mobilenet_v3_small", 11, [64, 64]),
-    ("resnext", "resnext50_4x32d", 16, [64, 64]),
+    ("resnext", "resnext[1,2,1,1]_4x32d", 5, [64, 64]),
     ("vgg", "vgg[1,1,2,2,2]_bn", 5, [64, 64]),
     ("vgg_timm", "vgg[1,1,2,2,2]_bn", 5, [64, 64]),
     ("wide_resnet", "wide_resnet[1,1,1,1]_2", 4, [64, 64]),
@@ -143,10 +143,17 @@ fn a_tensor_that_has_no_place_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("w.safetensors");
     std::fs::write(&path, serialize(&tensors, Storage::F16, &BTreeMap::new()).unwrap()).unwrap();
-    let open = |size| Model::open(&path, &Overrides { size, ..Overrides::default() }).unwrap_err();
-    let want = "it looks like vgg[1,1,2,2,2]_bn, which has no tensor `extra.weight`";
-    assert!(open(Some([64, 64])).to_string().ends_with(want));
-    let want = "the classifier takes 2 x 2 pixels and the features have 3 x 3: sides of images must be equal, \
-                and a multiple of 64";
-    assert!(open(Some([96, 96])).to_string().ends_with(want));
+    for (side, want) in [
+        (64, "it looks like vgg[1,1,2,2,2]_bn, which has no tensor `extra.weight`"),
+        (
+            96,
+            "the classifier takes 2 x 2 pixels and the features have 3 x 3: sides of images must be equal, \
+              and a multiple of 64",
+        ),
+    ] {
+        let overrides = Overrides { size: Some([side, side]), ..Overrides::default() };
+        let error = Model::open(&path, &overrides).unwrap_err();
+        assert_eq!(error.code(), 17);
+        assert!(error.to_string().ends_with(want), "{error}");
+    }
 }
