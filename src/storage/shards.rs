@@ -18,8 +18,8 @@ use crate::storage::Bytes;
 pub(super) struct Shards {
     /// The files.
     pub(super) files: Vec<Bytes>,
-    /// For each tensor the index of its file, and its place there.
-    pub(super) entries: BTreeMap<String, (usize, Entry)>,
+    /// For each tensor its file, and its place there.
+    pub(super) entries: BTreeMap<String, (Bytes, Entry)>,
     /// The texts of all files.
     pub(super) metadata: BTreeMap<String, String>,
 }
@@ -57,7 +57,7 @@ pub(super) fn open(text: &[u8], path: &Path) -> Result<Shards> {
         for tensor in tensors {
             let entry = header.entries.remove(tensor);
             let entry = entry.ok_or_else(|| malformed(format!("`{file}` has no tensor `{tensor}`")))?;
-            shards.entries.insert(tensor.into(), (shards.files.len(), entry));
+            shards.entries.insert(tensor.into(), (bytes.clone(), entry));
         }
         shards.metadata.extend(header.metadata);
         shards.files.push(bytes);

@@ -131,7 +131,7 @@ fn torch(pickle: &Pickle, (bytes, places): (&[u8], &Places)) -> Result<Torch, St
     let mut torch = Torch { entries: BTreeMap::new(), moved: BTreeMap::new(), reordered: Vec::new() };
     for (name, tensor) in of {
         let name = if parallel { name["module.".len()..].to_owned() } else { name };
-        let named = |problem| format!("tensor `{name}` {problem}");
+        let named = |problem: String| format!("tensor `{name}` {problem}");
         if torch.entries.contains_key(&name) || torch.moved.contains_key(&name) {
             return Err(named("stands twice".into()));
         }
@@ -292,9 +292,7 @@ mod tests {
         for name in FILES {
             let whole = bytes(name);
             for end in 0..whole.len() {
-                // The end of the old format may be cut where nothing lies that a tensor needs.
-                let result = read(whole[..end].to_vec());
-                assert!(result.is_err(), "{name} cut at {end}");
+                assert!(read(whole[..end].to_vec()).is_err(), "{name} cut at {end}");
             }
         }
     }

@@ -21,11 +21,9 @@ use crate::storage::{Bytes, Digest, View};
 pub struct WeightFile {
     /// The file, then those it names.
     files: Vec<Bytes>,
-    /// Numbers that lie in the file in another order; as one more file.
-    copies: Option<Bytes>,
     path: PathBuf,
-    /// For each tensor the index of its file, and its place there.
-    entries: BTreeMap<String, (usize, Entry)>,
+    /// For each tensor the bytes it is in, a file mostly, and its place there.
+    entries: BTreeMap<String, (Bytes, Entry)>,
     metadata: BTreeMap<String, String>,
     digest: OnceLock<Digest>,
 }
@@ -46,9 +44,8 @@ impl WeightFile {
             return Self::from_bytes(bytes, path);
         }
         let Shards { files, entries, metadata } = shards::open(&bytes, path)?;
-        let entries = entries.into_iter().map(|(name, (file, entry))| (name, (file + 1, entry))).collect();
         let files = once(bytes).chain(files).collect();
-        Ok(Self { files, copies: None, path: path.into(), entries, metadata, digest: OnceLock::new() })
+        Ok(Self { files, path: path.into(), entries, metadata, digest: OnceLock::new() })
     }
 
     /// The file that `bytes` are, safetensors or a state dict. Errors call it `path`.
@@ -58,29 +55,19 @@ impl WeightFile {
     /// [`Error::Malformed`] as for [`WeightFile::open`].
     pub fn from_bytes(bytes: Bytes, path: &Path) -> Result<Self> {
         let malformed = |problem| Error::Malformed { path: path.into(), problem };
-        let mut file = Self {
-            files: Vec::new(),
-            path: path.into(),
-            entries: BTreeMap::new(),
-            metadata: BTreeMap::new(),
-            copies: None,
-            digest: OnceLock::new(),
+        let within = |entries: BTreeMap<String, Entry>, bytes: &Bytes| {
+            let bytes = bytes.clone();
+            entries.into_iter().map(move |(name, entry)| (name, (bytes.clone(), entry)))
         };
-        let mut add = |entries: BTreeMap<String, Entry>, at| {
-            file.entries.extend(entries.into_iter().map(|(name, entry)| (name, (at, entry))));
-        };
-        if torch::is_torch(&bytes) {
+        let (entries, metadata) = if torch::is_torch(&bytes) {
             let Torch { entries, moved, reordered } = torch::parse(&bytes).map_err(malformed)?;
-            add(entries, 0);
-            add(moved, 1);
-            file.copies = (!reordered.is_empty()).then(|| reordered.into());
+            let moved = within(moved, &Bytes::from(reordered));
+            (within(entries, &bytes).chain(moved).collect(), BTreeMap::new())
         } else {
             let Header { entries, metadata } = header::parse(&bytes).map_err(malformed)?;
-            add(entries, 0);
-            file.metadata = metadata;
-        }
-        file.files.push(bytes);
-        Ok(file)
+            (within(entries, &bytes).collect(), metadata)
+        };
+        Ok(Self { files: vec![bytes], path: path.into(), entries, metadata, digest: OnceLock::new() })
     }
 
     /// Where it was read from.
@@ -128,12 +115,8 @@ impl WeightFile {
     /// last index first, at any alignment. Not checked to be finite.
     #[must_use]
     pub fn raw(&self, name: &str) -> Option<&[u8]> {
-        let (file, entry) = self.entries.get(name)?;
-        self.bytes(*file).get(entry.range.clone())
-    }
-
-    fn bytes(&self, file: usize) -> &Bytes {
-        self.files.get(file).or(self.copies.as_ref()).unwrap_or(&self.files[0])
+        let (bytes, entry) = self.entries.get(name)?;
+        bytes.get(entry.range.clone())
     }
 
     /// The tensor `name` in `f32` on `device`, which must have the shape `want`. An `f64` beyond
@@ -156,7 +139,7 @@ impl WeightFile {
     /// [`Error::MissingTensor`], [`Error::Shape`], [`Error::Malformed`] and
     /// [`Error::NotFinite`] as for [`WeightFile::tensor`].
     pub fn view(&self, name: &str, want: &[usize]) -> Result<View> {
-        let Some((file, entry)) = self.entries.get(name) else {
+        let Some((bytes, entry)) = self.entries.get(name) else {
             let (path, name, want) = (self.path.clone(), name.into(), want.into());
             return Err(Error::MissingTensor { path, name, want });
         };
@@ -164,7 +147,7 @@ impl WeightFile {
             let (path, name, want) = (self.path.clone(), name.into(), want.into());
             return Err(Error::Shape { path, name, want, got: entry.shape.clone() });
         }
-        let view = View::new(self.bytes(*file), entry).ok_or_else(|| Error::Malformed {
+        let view = View::new(bytes, entry).ok_or_else(|| Error::Malformed {
             path: self.path.clone(),
             problem: format!("tensor `{name}` is of type {}, expected F16, BF16, F32 or F64", entry.dtype),
         })?;
