@@ -42,6 +42,7 @@ static double plain_activation(int kind, double x) {
     case 3: return std::fmin(relu, 6);
     case 4: return 1 / (1 + std::exp(-x));
     case 5: return x / (1 + std::exp(-x));
+    case 6: return std::fmin(std::fmax(x + 3, 0), 6) / 6;
     default: return x;
   }
 }
@@ -105,7 +106,7 @@ template <typename T> static void check_depthwise() {
     dw_size[weight] += std::fabs(products[2]);
   });
 
-  const Finish<T> finish = {below(2) ? bias.data() : nullptr, below(2) ? residual.data() : nullptr, below(6)};
+  const Finish<T> finish = {below(2) ? bias.data() : nullptr, below(2) ? residual.data() : nullptr, below(7)};
   std::vector<T> got_y(outputs), got_dx(inputs), got_end(outputs);
   anywhere([&] { Kernels<T>::depthwise(x.data(), w.data(), finish, got_y.data(), at); });
   anywhere([&] {

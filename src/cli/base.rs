@@ -12,12 +12,12 @@ use crate::eval::Deployed;
 use crate::graph::Network;
 use crate::repair::patching::deploy;
 use crate::storage::Patch;
-use crate::zoo::{Model, Overrides};
+use crate::zoo::{MOST_PIXELS, Model, Overrides};
 
 /// A model and what its file does not say.
 #[derive(Debug, Args)]
 pub(super) struct Base {
-    /// Model file (safetensors)
+    /// Model file: safetensors, the index of several, or a state dict that PyTorch saved (.pth)
     pub(super) model: PathBuf,
     /// Mean of each channel of pixels in 0 to 1, as 0.485,0.456,0.406
     #[arg(long, value_delimiter = ',', num_args = 1, value_name = "M,...", allow_negative_numbers = true)]
@@ -28,16 +28,18 @@ pub(super) struct Base {
     /// Size of the images: a side, or height x width, as 224 or 240x320
     #[arg(long, value_name = "SIZE")]
     size: Option<String>,
+    /// Names of the classes: a text file with one a line
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
 }
-
-/// Longest side of an image that is taken.
-const MOST_PIXELS: usize = 1 << 14;
 
 impl Base {
     /// Opens the model, with the flags in place of what its file says.
     pub(super) fn open(&self) -> Result<Model> {
         let size = self.size.as_deref().map(sides).transpose()?;
-        Model::open(&self.model, &Overrides { mean: self.mean.clone(), std: self.std.clone(), size })
+        let class_names = self.classes.as_deref().map(lines).transpose()?;
+        let (mean, std) = (self.mean.clone(), self.std.clone());
+        Model::open(&self.model, &Overrides { class_names, mean, std, size })
     }
 
     /// What the user typed, for another process; the model stands last.
@@ -46,7 +48,8 @@ impl Base {
         let [mean, std] = [&self.mean, &self.std].map(|values| values.as_deref().map(list));
         let flags = [("--mean", mean), ("--std", std), ("--size", self.size.clone())];
         let given = flags.into_iter().filter_map(|(flag, value)| Some(format!("{flag}={}", value?).into()));
-        given.chain(["--".into(), self.model.clone().into()]).collect()
+        let classes = self.classes.iter().flat_map(|path| ["--classes".into(), path.clone().into()]);
+        given.chain(classes).chain(["--".into(), self.model.clone().into()]).collect()
     }
 
     /// Opens the model, and the patch if there is one.
@@ -63,6 +66,12 @@ impl Base {
 pub(super) struct Opened {
     pub(super) model: Model,
     pub(super) deployed: Deployed,
+}
+
+/// The lines of a text file.
+fn lines(path: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
+    Ok(text.lines().map(Into::into).collect())
 }
 
 fn sides(text: &str) -> Result<[usize; 2]> {
@@ -187,9 +196,14 @@ mod tests {
 
     #[test]
     fn arguments_are_what_was_typed() {
-        let base =
-            Base { model: "-m".into(), mean: Some(vec![-0.5, 0.25]), std: None, size: Some("28".into()) };
-        assert_eq!(base.arguments(), ["--mean=-0.5,0.25", "--size=28", "--", "-m"]);
+        let base = Base {
+            model: "-m".into(),
+            mean: Some(vec![-0.5, 0.25]),
+            std: None,
+            size: Some("28".into()),
+            classes: Some("names".into()),
+        };
+        assert_eq!(base.arguments(), ["--mean=-0.5,0.25", "--size=28", "--classes", "names", "--", "-m"]);
     }
 
     #[test]

@@ -15,7 +15,6 @@ use crate::report::inspection::PartSize;
 use crate::report::plan::BlockPlan;
 use crate::report::{self, Inspection, units};
 use crate::storage::WeightFile;
-use crate::zoo::METADATA;
 
 /// Show the parts of a model, their shapes, parameters, multiply-adds and bytes
 #[derive(Debug, Args)]
@@ -55,7 +54,7 @@ impl Inspect {
             file_bytes: model.file.len_bytes(),
             architecture: network.architecture.clone(),
             input: network.input.clone(),
-            input_from: if model.file.metadata().contains_key(METADATA) { "file" } else { "preset" },
+            input_from: model.input_from,
             classes: class_names(network),
             parts: self.parts(&model.file, network)?,
         };

@@ -9,7 +9,8 @@ use crate::graph::{Graph, Node, Params, Value};
 use crate::kernels::batch_norm::{Affine, Statistics};
 use crate::kernels::conv2d::Epilogue;
 use crate::kernels::{
-    activation, batch_norm, concat, conv2d, elementwise, gate, global_pool, instance_norm, linear, mix, pool,
+    activation, batch_norm, concat, conv2d, elementwise, gate, global_pool, instance_norm, linear, mix, pad,
+    pool,
 };
 
 /// The output of `graph` for `x`, images first.
@@ -115,6 +116,7 @@ pub(super) fn apply(node: &Node, params: &Params, inputs: &[&Tensor]) -> Result<
         Op::MaxPool(window) => pool::max_only(window, x),
         Op::Mix => mix::forward(inputs, &tensor("alpha")?),
         Op::Mul => elementwise::mul(x, second()?),
+        Op::Pad(margins) => pad::forward(*margins, x),
         Op::Zero { outputs, stride } => zeros(x, *outputs, *stride),
     }
 }

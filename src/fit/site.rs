@@ -10,7 +10,7 @@ use crate::device::{Compute, Precision, to_host};
 use crate::engine::infer::infer;
 use crate::error::{Error, Result};
 use crate::eval::Deployed;
-use crate::graph::lower::{Lowered, lower};
+use crate::graph::lower::{Lowered, lower, lower_to_differentiate};
 use crate::graph::op::Shape;
 use crate::graph::{Graph, Network, Params};
 use crate::memory::Levers;
@@ -112,7 +112,8 @@ impl Site {
         let input = shapes[parts.start].clone();
         Ok(Self {
             prefix: lower(&network.joined(0..parts.start), params)?.placed(compute)?,
-            suffix: lower(&network.joined(parts.end..network.parts.len()), params)?.placed(compute)?,
+            suffix: lower_to_differentiate(&network.joined(parts.end..network.parts.len()), params)?
+                .placed(compute)?,
             params: params.of(&graph, &input)?,
             classes: network.classes,
             levers: *levers,

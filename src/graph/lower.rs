@@ -9,13 +9,15 @@
 //! beside them ([`Weight`]).
 //!
 //! A node is fused only when nothing else uses the value between. Lowered graphs are ordinary
-//! graphs: the engine runs and differentiates them, the planner counts them.
+//! graphs: the engine runs them, the planner counts them. To be differentiated, an activation
+//! stays a node of its own where its slope cannot be told from its result
+//! ([`lower_to_differentiate`]).
 
 use std::collections::BTreeSet;
 
 use candle_core::Tensor;
 
-use super::op::{Conv2d, Op};
+use super::op::{Activation, Conv2d, Op};
 use super::{Graph, Node, Params, Value, Weight};
 use crate::device::Compute;
 use crate::error::{During, Result};
@@ -47,6 +49,19 @@ impl Lowered {
 /// [`crate::Error::Graph`] when a tensor is missing, [`crate::Error::Tensor`] when one has a
 /// shape that does not fit.
 pub fn lower(graph: &Graph, params: &Params) -> Result<Lowered> {
+    lowered(graph, params, |_| true)
+}
+
+/// As [`lower`], to a graph that gradients can be taken through.
+///
+/// # Errors
+///
+/// As [`lower`].
+pub fn lower_to_differentiate(graph: &Graph, params: &Params) -> Result<Lowered> {
+    lowered(graph, params, Activation::is_known_from_output)
+}
+
+fn lowered(graph: &Graph, params: &Params, fuses: fn(Activation) -> bool) -> Result<Lowered> {
     // A node that leads nowhere could end up last, where the output is read.
     let graph = &graph.reaching(graph.output());
     let mut lowering = Lowering {
@@ -55,6 +70,7 @@ pub fn lower(graph: &Graph, params: &Params) -> Result<Lowered> {
         of: vec![0],
         uses: graph.uses(),
         source: params,
+        fuses,
     };
     for node in &graph.nodes {
         let value = lowering.node(node)?;
@@ -72,6 +88,8 @@ struct Lowering<'a> {
     /// Uses of each old value.
     uses: Vec<usize>,
     source: &'a Params,
+    /// Which activations become an epilogue.
+    fuses: fn(Activation) -> bool,
 }
 
 impl Lowering<'_> {
@@ -81,7 +99,7 @@ impl Lowering<'_> {
             Op::Identity => Some(self.alias(node.inputs[0])),
             Op::BatchNorm { eps } => self.fold(node, *eps)?,
             Op::Add => self.add_residual(node),
-            Op::Activation { kind } => self
+            Op::Activation { kind } if (self.fuses)(*kind) => self
                 .fusable(node.inputs[0], |conv| conv.activation.is_none())
                 .map(|value| self.change(value, |conv| conv.activation = Some(*kind))),
             _ => None,

@@ -65,6 +65,8 @@ pub enum Op {
     Mix,
     /// Product of two values; one may be `[c, 1, 1]` and is then repeated over the pixels.
     Mul,
+    /// Zeros around the pixels.
+    Pad(Margins),
     /// Zeros of the shape that a convolution with this stride would give.
     Zero {
         /// Channels out.
@@ -79,6 +81,8 @@ pub enum Op {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Activation {
+    /// `relu6(x + 3) / 6`
+    HardSigmoid,
     /// `x relu6(x + 3) / 6`
     HardSwish,
     /// `max(x, 0)`
@@ -89,6 +93,14 @@ pub enum Activation {
     Sigmoid,
     /// `x sigmoid(x)`
     Silu,
+}
+
+impl Activation {
+    /// Whether its slope can be told from its result alone, as a fused epilogue needs that is differentiated.
+    #[must_use]
+    pub fn is_known_from_output(self) -> bool {
+        !matches!(self, Self::HardSwish | Self::Silu)
+    }
 }
 
 /// A convolution with a square kernel, the same stride, padding and dilation both ways.
@@ -178,6 +190,33 @@ impl Pool {
     #[must_use]
     pub fn window(&self) -> Window {
         Window { k: self.k, stride: self.stride, padding: self.padding, dilation: 1 }
+    }
+}
+
+/// Pixels added at each side of an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Margins {
+    /// Rows above.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub top: usize,
+    /// Columns to the left.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left: usize,
+    /// Rows below.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bottom: usize,
+    /// Columns to the right.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub right: usize,
+}
+
+impl Margins {
+    /// Height and width of an image of `h` x `w` pixels with these around it, if there are such numbers.
+    #[must_use]
+    pub fn around(&self, [h, w]: [usize; 2]) -> Option<[usize; 2]> {
+        let side = |a: usize, pixels: usize, b: usize| a.checked_add(pixels)?.checked_add(b);
+        Some([side(self.top, h, self.bottom)?, side(self.left, w, self.right)?])
     }
 }
 

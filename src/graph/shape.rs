@@ -57,6 +57,11 @@ impl Op {
                     Err(format!("takes [features], got {x:?}"))
                 }
             }
+            Self::Pad(margins) => {
+                let [c, h, w] = image(x)?;
+                let padded = margins.around([h, w]);
+                padded.map(|[h, w]| vec![c, h, w]).ok_or_else(|| format!("adds too much: {margins:?}"))
+            }
             Self::Zero { outputs, stride } => {
                 let [_, h, w] = image(x)?;
                 if *stride == 0 {

@@ -2,7 +2,7 @@
 //!
 //! What the backward pass needs is kept as small as it can be. The slopes of ReLU and ReLU6
 //! are 0 or 1 and can be read off `y`: one bit an element (one byte where candle computes).
-//! Sigmoid needs `y`; SiLU and hard swish need `x`.
+//! Sigmoid and its hard form need `y`; SiLU and hard swish need `x`.
 
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
@@ -38,7 +38,7 @@ pub fn forward(kind: Activation, x: &Tensor) -> Result<Tensor> {
 pub fn keep(kind: Activation, x: &Tensor, y: &Tensor) -> Result<Tensor> {
     match kind {
         Activation::HardSwish | Activation::Silu => Ok(x.clone()),
-        Activation::Sigmoid => Ok(y.clone()),
+        Activation::HardSigmoid | Activation::Sigmoid => Ok(y.clone()),
         Activation::Relu | Activation::Relu6 if is_slow_path(y) => {
             slow_mask(kind, y).during("keeping the mask of an activation")
         }
@@ -68,11 +68,6 @@ pub fn dx(kind: Activation, dy: &Tensor, kept: &Tensor) -> Result<Tensor> {
     })
 }
 
-/// Whether the backward pass can be told from the output alone, as a fused epilogue needs.
-pub(crate) fn is_known_from_output(kind: Activation) -> bool {
-    matches!(kind, Activation::Relu | Activation::Relu6 | Activation::Sigmoid)
-}
-
 /// Fills `y` with `f(x)`, without an `x` with `f(y)`.
 pub(crate) fn forward_into<T: Real>(kind: Activation, x: Option<&[T]>, y: &mut [T]) {
     let pixels = y.len();
@@ -84,6 +79,7 @@ pub(crate) fn forward_into<T: Real>(kind: Activation, x: Option<&[T]>, y: &mut [
 pub(crate) fn apply<T: Real>(kind: Activation, x: &mut [T]) {
     // One loop a kind, so that each can run in vector registers.
     match kind {
+        Activation::HardSigmoid => x.iter_mut().for_each(|x| *x = hard_sigmoid(*x)),
         Activation::HardSwish => x.iter_mut().for_each(|x| *x = hard_swish(*x)),
         Activation::Relu => x.iter_mut().for_each(|x| *x = relu(*x)),
         Activation::Relu6 => x.iter_mut().for_each(|x| *x = relu6(*x)),
@@ -121,6 +117,10 @@ fn relu6<T: Real>(x: T) -> T {
     if y > six { six } else { y }
 }
 
+fn hard_sigmoid<T: Real>(x: T) -> T {
+    relu6(x + T::from_f64(3.0)) * T::from_f64(1.0 / 6.0)
+}
+
 fn hard_swish<T: Real>(x: T) -> T {
     x * relu6(x + T::from_f64(3.0)) * T::from_f64(1.0 / 6.0)
 }
@@ -133,6 +133,8 @@ fn sigmoid<T: Real>(x: T) -> T {
 fn slope<T: Real>(kind: Activation, kept: T) -> T {
     let one = T::one();
     match kind {
+        Activation::HardSigmoid if kept > T::zero() && kept < one => T::from_f64(1.0 / 6.0),
+        Activation::HardSigmoid => T::zero(),
         Activation::Sigmoid => kept * (one - kept),
         Activation::Silu => {
             let s = sigmoid(kept);
@@ -172,12 +174,17 @@ fn masked<T: Real>(dy: &[T], mask: &[u8]) -> Result<Vec<T>> {
 
 fn slow(kind: Activation, x: &Tensor) -> candle_core::Result<Tensor> {
     match kind {
+        Activation::HardSigmoid => slow_hard_sigmoid(x),
         Activation::HardSwish => ((x * (x + 3.0)?.clamp(0.0, 6.0)?)? / 6.0)?.contiguous(),
         Activation::Relu => x.relu(),
         Activation::Relu6 => x.clamp(0.0, 6.0),
         Activation::Sigmoid => slow_sigmoid(x),
         Activation::Silu => x * slow_sigmoid(x)?,
     }
+}
+
+fn slow_hard_sigmoid(x: &Tensor) -> candle_core::Result<Tensor> {
+    ((x + 3.0)?.clamp(0.0, 6.0)? / 6.0)?.contiguous()
 }
 
 fn slow_sigmoid(x: &Tensor) -> candle_core::Result<Tensor> {
@@ -192,6 +199,10 @@ fn slow_mask(kind: Activation, y: &Tensor) -> candle_core::Result<Tensor> {
 fn slow_dx(kind: Activation, dy: &Tensor, kept: &Tensor) -> candle_core::Result<Tensor> {
     let slope = match kind {
         Activation::Relu | Activation::Relu6 => return kept.where_cond(dy, &dy.zeros_like()?),
+        Activation::HardSigmoid => {
+            let inside = (kept.gt(0.0)? * kept.lt(1.0)?)?;
+            inside.to_dtype(kept.dtype())?.affine(1.0 / 6.0, 0.0)?
+        }
         Activation::HardSwish => {
             let inner = kept.affine(1.0 / 3.0, 0.5)?;
             let zero = kept.zeros_like()?;
@@ -225,8 +236,14 @@ mod tests {
     use crate::kernels::check::*;
     use crate::rng::Rng;
 
-    const KINDS: [Activation; 5] =
-        [Activation::HardSwish, Activation::Relu, Activation::Relu6, Activation::Sigmoid, Activation::Silu];
+    const KINDS: [Activation; 6] = [
+        Activation::HardSigmoid,
+        Activation::HardSwish,
+        Activation::Relu,
+        Activation::Relu6,
+        Activation::Sigmoid,
+        Activation::Silu,
+    ];
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(16))]

@@ -28,6 +28,7 @@ pub mod global_pool;
 pub mod instance_norm;
 pub mod linear;
 pub mod mix;
+pub mod pad;
 #[allow(unsafe_code)] // vector instructions
 pub mod peak;
 pub mod pool;

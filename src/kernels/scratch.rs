@@ -32,6 +32,7 @@ pub fn scratch_bytes(op: &Op, x: &[usize], pass: Pass, threads: usize) -> Result
         | Op::Identity
         | Op::Linear { .. }
         | Op::Mul
+        | Op::Pad(_)
         | Op::Zero { .. } => 0,
     })
 }

@@ -175,7 +175,7 @@ impl Machine for Tally<'_> {
         let kept = match op {
             _ if !keep => Vec::new(),
             Op::Activation { kind: Activation::HardSwish | Activation::Silu } => vec![xs[0].clone()],
-            Op::Activation { kind: Activation::Sigmoid } => vec![y.clone()],
+            Op::Activation { kind: Activation::HardSigmoid | Activation::Sigmoid } => vec![y.clone()],
             _ => vec![self.ledger.enter(Use::Kept, kept_bytes(op, elements(&self.shapes[node + 1])))],
         };
         Ok((y, kept))

@@ -8,6 +8,7 @@ use super::table::Table;
 use super::units;
 use crate::graph::network::Input;
 use crate::storage::Digest;
+use crate::zoo::InputFrom;
 
 /// A model file, with or without a patch.
 #[derive(Clone, Debug, Serialize)]
@@ -24,8 +25,8 @@ pub struct Inspection {
     pub architecture: String,
     /// What the network takes.
     pub input: Input,
-    /// Where `input` is from: `file` for its metadata, `preset` for what is usual.
-    pub input_from: &'static str,
+    /// Where `input` is from.
+    pub input_from: InputFrom,
     /// Names of the classes, or their numbers.
     pub classes: Vec<String>,
     /// Stem, blocks, head.
@@ -78,8 +79,9 @@ impl Inspection {
         let numbers = |values: &[f32]| values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let Input { shape, mean, std } = &self.input;
         let from = match self.input_from {
-            "file" => "as the file says",
-            _ => "as is usual, unless flags say; the file does not",
+            InputFrom::File => "as the file says",
+            InputFrom::SideFile => "as the file beside it says, unless flags do",
+            InputFrom::Preset => "as is usual, unless flags say; the file does not",
         };
         format!("{}, mean {}, std {} ({from})", units::shape(shape), numbers(mean), numbers(std))
     }
@@ -150,7 +152,7 @@ mod tests {
             file_bytes: 5000,
             architecture: "resnet18".into(),
             input: Input { shape: vec![1, 28, 28], mean: vec![0.5], std: vec![0.25] },
-            input_from: "file",
+            input_from: InputFrom::File,
             classes: (0..20).map(|i| i.to_string()).collect(),
             parts: vec![part("stem", 5), part("head", 9)],
         };

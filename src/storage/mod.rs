@@ -17,8 +17,11 @@ mod header;
 #[allow(unsafe_code)] // the one file of this folder that maps memory
 pub mod mmap;
 pub mod patch;
+mod pickle;
 pub mod publish;
 pub mod publish_folder;
+mod shards;
+mod torch;
 pub mod view;
 pub mod weights;
 

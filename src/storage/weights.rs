@@ -1,6 +1,8 @@
-//! Weight files: safetensors, mapped, read tensor by tensor, each checked before it is used.
+//! Weight files: safetensors, in one file or several, and PyTorch's, mapped, read tensor by tensor,
+//! each checked before it is used.
 
 use std::collections::BTreeMap;
+use std::iter::once;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -9,38 +11,63 @@ use safetensors::Dtype;
 
 use crate::error::{During, Error, Result};
 use crate::storage::elements::Storage;
-use crate::storage::header::{self, Header};
+use crate::storage::header::{self, Entry, Header};
+use crate::storage::shards::{self, Shards};
+use crate::storage::torch::{self, Torch};
 use crate::storage::{Bytes, Digest, View};
 
-/// A safetensors file. Opening reads only its header; a tensor is read when it is asked for.
+/// A file of tensors. Opening reads only where they are; a tensor is read when it is asked for.
 #[derive(Debug)]
 pub struct WeightFile {
-    bytes: Bytes,
+    /// The file, then those it names.
+    files: Vec<Bytes>,
     path: PathBuf,
-    header: Header,
+    /// For each tensor the bytes it is in, a file mostly, and its place there.
+    entries: BTreeMap<String, (Bytes, Entry)>,
+    metadata: BTreeMap<String, String>,
     digest: OnceLock<Digest>,
 }
 
 impl WeightFile {
-    /// Maps the file at `path`, on the terms of [`Bytes::open`], and reads its header.
+    /// Maps the file at `path`, on the terms of [`Bytes::open`], and reads where its tensors are.
+    ///
+    /// It may be a safetensors file, an index (`.json`) of several beside it, or a state dict that
+    /// `torch.save` wrote; of the last no code is run.
     ///
     /// # Errors
     ///
-    /// [`Error::File`] when it cannot be mapped, [`Error::Malformed`] when it is no safetensors
-    /// file: cut short, ranges that do not fit, a name twice.
+    /// [`Error::File`] when it cannot be mapped, [`Error::Malformed`] when it is no such file: cut
+    /// short, ranges that do not fit, a name twice, objects of Python that are no tensors.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::from_bytes(Bytes::open(path)?, path)
+        let bytes = Bytes::open(path)?;
+        if !shards::is_index(path) {
+            return Self::from_bytes(bytes, path);
+        }
+        let Shards { files, entries, metadata } = shards::open(&bytes, path)?;
+        let files = once(bytes).chain(files).collect();
+        Ok(Self { files, path: path.into(), entries, metadata, digest: OnceLock::new() })
     }
 
-    /// The file that `bytes` are. Errors call it `path`.
+    /// The file that `bytes` are, safetensors or a state dict. Errors call it `path`.
     ///
     /// # Errors
     ///
     /// [`Error::Malformed`] as for [`WeightFile::open`].
     pub fn from_bytes(bytes: Bytes, path: &Path) -> Result<Self> {
-        let header =
-            header::parse(&bytes).map_err(|problem| Error::Malformed { path: path.into(), problem })?;
-        Ok(Self { bytes, path: path.into(), header, digest: OnceLock::new() })
+        let malformed = |problem| Error::Malformed { path: path.into(), problem };
+        let within = |entries: BTreeMap<String, Entry>, bytes: &Bytes| {
+            let bytes = bytes.clone();
+            entries.into_iter().map(move |(name, entry)| (name, (bytes.clone(), entry)))
+        };
+        let (entries, metadata) = if torch::is_torch(&bytes) {
+            let Torch { entries, moved, reordered } = torch::parse(&bytes).map_err(malformed)?;
+            let moved = within(moved, &Bytes::from(reordered));
+            (within(entries, &bytes).chain(moved).collect(), BTreeMap::new())
+        } else {
+            let Header { entries, metadata } = header::parse(&bytes).map_err(malformed)?;
+            (within(entries, &bytes).collect(), metadata)
+        };
+        Ok(Self { files: vec![bytes], path: path.into(), entries, metadata, digest: OnceLock::new() })
     }
 
     /// Where it was read from.
@@ -49,46 +76,47 @@ impl WeightFile {
         &self.path
     }
 
-    /// Length of the whole file in bytes.
+    /// Length of the whole file in bytes, with those it names.
     #[must_use]
     pub fn len_bytes(&self) -> usize {
-        self.bytes.len()
+        self.files.iter().map(|file| file.len()).sum()
     }
 
-    /// BLAKE3 of the whole file, computed at the first call over the bytes that tensors come
+    /// BLAKE3 of the whole file, followed by those it names, computed at the first call over the bytes that tensors come
     /// from.
     pub fn digest(&self) -> Digest {
-        *self.digest.get_or_init(|| Digest::of(&self.bytes))
+        *self.digest.get_or_init(|| Digest::of_parts(self.files.iter().map(|file| &**file)))
     }
 
     /// The texts that the file carries beside its tensors.
     #[must_use]
     pub fn metadata(&self) -> &BTreeMap<String, String> {
-        &self.header.metadata
+        &self.metadata
     }
 
     /// Names of all tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.header.entries.keys().map(String::as_str)
+        self.entries.keys().map(String::as_str)
     }
 
     /// Shape of the tensor `name`; `None` when there is no such tensor.
     #[must_use]
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        Some(&self.header.entries.get(name)?.shape)
+        Some(&self.entries.get(name)?.1.shape)
     }
 
     /// Type of the numbers of the tensor `name`, as they are stored.
     #[must_use]
     pub fn dtype(&self, name: &str) -> Option<Dtype> {
-        Some(self.header.entries.get(name)?.dtype)
+        Some(self.entries.get(name)?.1.dtype)
     }
 
     /// The stored bytes of the tensor `name`: little-endian numbers of its type, in order of the
     /// last index first, at any alignment. Not checked to be finite.
     #[must_use]
     pub fn raw(&self, name: &str) -> Option<&[u8]> {
-        self.bytes.get(self.header.entries.get(name)?.range.clone())
+        let (bytes, entry) = self.entries.get(name)?;
+        bytes.get(entry.range.clone())
     }
 
     /// The tensor `name` in `f32` on `device`, which must have the shape `want`. An `f64` beyond
@@ -111,7 +139,7 @@ impl WeightFile {
     /// [`Error::MissingTensor`], [`Error::Shape`], [`Error::Malformed`] and
     /// [`Error::NotFinite`] as for [`WeightFile::tensor`].
     pub fn view(&self, name: &str, want: &[usize]) -> Result<View> {
-        let Some(entry) = self.header.entries.get(name) else {
+        let Some((bytes, entry)) = self.entries.get(name) else {
             let (path, name, want) = (self.path.clone(), name.into(), want.into());
             return Err(Error::MissingTensor { path, name, want });
         };
@@ -119,7 +147,7 @@ impl WeightFile {
             let (path, name, want) = (self.path.clone(), name.into(), want.into());
             return Err(Error::Shape { path, name, want, got: entry.shape.clone() });
         }
-        let view = View::new(&self.bytes, entry).ok_or_else(|| Error::Malformed {
+        let view = View::new(bytes, entry).ok_or_else(|| Error::Malformed {
             path: self.path.clone(),
             problem: format!("tensor `{name}` is of type {}, expected F16, BF16, F32 or F64", entry.dtype),
         })?;

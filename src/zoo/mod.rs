@@ -1,23 +1,40 @@
 //! Model files: which network a file of weights is.
 //!
 //! A file with our metadata says itself. Any other is recognized by the names and shapes of its
-//! tensors, so a plain torchvision `resnet50.safetensors` opens; what names cannot tell (size of
-//! the images, their mean and deviation, names of classes) comes from [`Overrides`] or from the
-//! defaults of [`Preset`].
+//! tensors, so a plain torchvision `resnet50.safetensors` opens, or the `.pth` it was made from. What
+//! names cannot tell (size of the images, their mean and deviation, names of classes) comes from
+//! [`Overrides`], from a file beside the model (`side`), or from the defaults of [`Preset`].
 
+mod densenet;
+mod detect;
+mod efficientnet;
 pub mod init;
+mod inverted;
+mod layers;
+mod mobile;
+mod mobilenet_v2;
+mod mobilenet_v3;
+mod preset;
 pub mod resnet;
+mod side;
+mod vgg;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use candle_core::Device;
+use serde::Serialize;
 
+use self::detect::{Family, Trained};
+pub use self::preset::Preset;
+use self::side::Side;
 use crate::error::{Error, Result};
-use crate::graph::network::Input;
 use crate::graph::op::Shape;
 use crate::graph::{Network, Params, Weight};
 use crate::storage::{Bytes, WeightFile};
+
+/// Longest side of an image that is taken.
+pub const MOST_PIXELS: usize = 1 << 14;
 
 /// Name of the metadata entry that holds a network as JSON.
 pub const METADATA: &str = "archrepair";
@@ -25,6 +42,8 @@ pub const METADATA: &str = "archrepair";
 /// What the user says about a model besides the file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Overrides {
+    /// Names of the classes.
+    pub class_names: Option<Vec<String>>,
     /// Mean of each channel, of pixels in 0 to 1.
     pub mean: Option<Vec<f32>>,
     /// Deviation of each channel.
@@ -33,38 +52,16 @@ pub struct Overrides {
     pub size: Option<[usize; 2]>,
 }
 
-/// What is assumed of a detected network when nobody says: the usual values of its training.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Preset {
-    /// Data the values come from.
-    pub name: &'static str,
-    /// Side of the images.
-    pub size: usize,
-    /// Mean of each channel.
-    pub mean: &'static [f32],
-    /// Deviation of each channel.
-    pub std: &'static [f32],
-}
-
-impl Preset {
-    /// torchvision's ImageNet classification preset.
-    pub const IMAGENET: Self =
-        Self { name: "imagenet", size: 224, mean: &[0.485, 0.456, 0.406], std: &[0.229, 0.224, 0.225] };
-    /// Statistics of the CIFAR-10 training set.
-    pub const CIFAR: Self =
-        Self { name: "cifar10", size: 32, mean: &[0.4914, 0.4822, 0.4465], std: &[0.2470, 0.2435, 0.2616] };
-    /// Statistics of the Fashion-MNIST training set.
-    pub const FASHION: Self = Self { name: "fashion-mnist", size: 28, mean: &[0.2860], std: &[0.3530] };
-
-    /// The preset for images of `channels` channels and a stem of kernel side `stem_k`.
-    #[must_use]
-    pub fn of(channels: usize, stem_k: usize) -> Self {
-        match (channels, stem_k) {
-            (1, _) => Self::FASHION,
-            (_, 7) => Self::IMAGENET,
-            _ => Self::CIFAR,
-        }
-    }
+/// Where the size of images, their mean and deviation are from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InputFrom {
+    /// The model file.
+    File,
+    /// What is usual.
+    Preset,
+    /// A file beside the model, and what it leaves out is usual.
+    SideFile,
 }
 
 /// A model file and the network it holds. Weights stay in the mapped file until asked for.
@@ -74,18 +71,22 @@ pub struct Model {
     pub network: Network,
     /// The file.
     pub file: WeightFile,
+    /// Where its input is from, but for what the user said.
+    pub input_from: InputFrom,
 }
 
 impl Model {
-    /// Opens a model file.
+    /// Opens a model file: safetensors, an index of several, or a state dict of PyTorch.
     ///
     /// # Errors
     ///
-    /// [`Error::File`] and [`Error::Malformed`] for a file that cannot be read,
+    /// [`Error::File`] and [`Error::Malformed`] for a file that cannot be read, or one beside it,
     /// [`Error::UnknownArchitecture`] when its tensors are of no known family,
     /// [`Error::MissingTensor`] and [`Error::Shape`] when one does not fit.
     pub fn open(path: &Path, overrides: &Overrides) -> Result<Self> {
-        Self::of(WeightFile::open(path)?, overrides)
+        let file = WeightFile::open(path)?;
+        let side = if file.metadata().contains_key(METADATA) { None } else { Side::beside(path)? };
+        Self::of(file, side, overrides)
     }
 
     /// Opens a model that is in memory already; `name` stands in errors.
@@ -94,32 +95,51 @@ impl Model {
     ///
     /// As [`Model::open`].
     pub fn from_bytes(bytes: Bytes, name: &Path) -> Result<Self> {
-        Self::of(WeightFile::from_bytes(bytes, name)?, &Overrides::default())
+        Self::of(WeightFile::from_bytes(bytes, name)?, None, &Overrides::default())
     }
 
-    fn of(file: WeightFile, overrides: &Overrides) -> Result<Self> {
-        let mut network = match file.metadata().get(METADATA) {
+    fn of(file: WeightFile, side: Option<Side>, overrides: &Overrides) -> Result<Self> {
+        let (network, input_from) = match file.metadata().get(METADATA) {
             Some(text) => {
                 let malformed = |problem| Error::Malformed { path: file.path().into(), problem };
-                Network::from_json(text).map_err(malformed)?
+                let mut network = Network::from_json(text).map_err(malformed)?;
+                detect::apply(overrides, &mut network.input)?;
+                (detect::named(network, overrides)?, InputFrom::File)
             }
-            None => detect(&file)?,
+            None => {
+                let from = if side.is_some() { InputFrom::SideFile } else { InputFrom::Preset };
+                (detect::detect(&file, side.unwrap_or_default(), overrides)?, from)
+            }
         };
-        apply(overrides, &mut network.input)?;
-        let found = |problem: String| Error::UnknownArchitecture { path: file.path().into(), problem };
-        network.check().map_err(|error| found(error.to_string()))?;
-        for named in network.params()? {
+        let model = Self { network, file, input_from };
+        model.check()?;
+        Ok(model)
+    }
+
+    /// Checks that the file has the network's tensors, and no others where these told the network.
+    fn check(&self) -> Result<()> {
+        let path = || self.file.path().to_path_buf();
+        let unknown = |problem: String| Error::UnknownArchitecture { path: path(), problem };
+        self.network.check().map_err(|error| unknown(error.to_string()))?;
+        let mut used = BTreeSet::new();
+        for named in self.network.params()? {
             let (name, want) = (named.name, named.param.shape);
-            let path = || file.path().to_path_buf();
-            match file.shape(&name) {
+            match self.file.shape(&name) {
                 None => return Err(Error::MissingTensor { path: path(), name, want }),
                 Some(got) if got != want => {
                     return Err(Error::Shape { path: path(), name, want, got: got.into() });
                 }
-                Some(_) => {}
-            }
+                Some(_) => used.insert(name),
+            };
         }
-        Ok(Self { network, file })
+        let is_more = |name: &&str| !used.contains(*name) && !name.ends_with(".num_batches_tracked");
+        match self.file.names().find(is_more) {
+            Some(more) if self.input_from != InputFrom::File => {
+                let known = &self.network.architecture;
+                Err(unknown(format!("it looks like {known}, which has no tensor `{more}`")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// All tensors of the network, widened to `f32` on the heap: what runs fastest.
@@ -155,49 +175,55 @@ impl Model {
     }
 }
 
-fn detect(file: &WeightFile) -> Result<Network> {
-    let shape = |name: &str| file.shape(name).map(|shape| (name.to_owned(), shape.to_vec()));
-    let shapes: BTreeMap<String, Shape> = file.names().filter_map(shape).collect();
-    let layout = resnet::Layout::detect(&shapes).ok_or_else(|| Error::UnknownArchitecture {
-        path: file.path().into(),
-        problem: "no metadata, and the tensors are not those of a ResNet \
-                  (conv1, bn1, layer1.0 to layer4.0, fc)"
-            .into(),
-    })?;
-    let preset = Preset::of(layout.channels, layout.stem_k);
-    // A preset of another number of channels says nothing about these.
-    let per_channel = |values: &[f32]| {
-        if values.len() == layout.channels { values.to_vec() } else { vec![values[0]; layout.channels] }
-    };
-    let input = Input {
-        shape: vec![layout.channels, preset.size, preset.size],
-        mean: per_channel(preset.mean),
-        std: per_channel(preset.std),
-    };
-    Ok(layout.network(input))
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-fn apply(overrides: &Overrides, input: &mut Input) -> Result<()> {
-    let channels = input.shape.first().copied().unwrap_or(0);
-    let check = |field, values: &[f32], positive: bool| {
-        let sound = |v: &f32| v.is_finite() && (!positive || *v > 0.0);
-        if values.len() == channels && values.iter().all(sound) {
-            return Ok(());
+    use super::detect::{Trained, family};
+    use super::layers::Shapes;
+    use crate::graph::Network;
+    use crate::graph::network::Input;
+    use crate::storage::WeightFile;
+
+    pub(super) fn input(channels: usize, side: usize) -> Input {
+        let (mean, std) = (vec![0.5; channels], vec![0.25; channels]);
+        Input { shape: vec![channels, side, side], mean, std }
+    }
+
+    pub(super) fn shapes(network: &Network) -> Shapes {
+        network.params().unwrap().into_iter().map(|p| (p.name, p.param.shape)).collect()
+    }
+
+    /// Parameters without statistics.
+    pub(super) fn trainable(network: &Network) -> usize {
+        let params = network.params().unwrap().into_iter().filter(|p| p.param.trainable);
+        params.map(|p| p.param.shape.iter().product::<usize>()).sum()
+    }
+
+    const FILES: [&str; 6] =
+        ["densenet", "efficientnet_b0", "mobilenet_v2_timm", "mobilenet_v3_large", "vgg", "wide_resnet"];
+
+    proptest! {
+        /// Shapes of others give a network or none, and a network that is sound or not: nothing panics.
+        #[test]
+        fn changed_shapes_never_panic(
+            which in 0..FILES.len(),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), 0usize..4, 0usize..9), 1..8),
+        ) {
+            let path = format!("{}/tests/data/zoo/{}.safetensors", env!("CARGO_MANIFEST_DIR"), FILES[which]);
+            let file = WeightFile::open(path.as_ref()).unwrap();
+            let mut shapes: Shapes = file.names().map(|name| (name.into(), file.shape(name).unwrap().into())).collect();
+            for (index, side, to) in changes {
+                let name = index.get(&shapes.keys().cloned().collect::<Vec<_>>()).clone();
+                if let Some(side) = shapes.get_mut(&name).and_then(|shape| shape.get_mut(side)) {
+                    *side = to;
+                }
+            }
+            for trained in [Trained::PyTorch, Trained::TensorFlow] {
+                if let Some(Ok(network)) = family(&shapes, trained).map(|family| family.network(input(3, 64))) {
+                    drop(network.check());
+                }
+            }
         }
-        let want =
-            format!("{channels} finite numbers, one a channel{}", if positive { ", over 0" } else { "" });
-        Err(Error::Config { field, got: format!("{values:?}"), want })
-    };
-    if let Some(mean) = &overrides.mean {
-        check("mean", mean, false)?;
-        input.mean.clone_from(mean);
     }
-    if let Some(std) = &overrides.std {
-        check("std", std, true)?;
-        input.std.clone_from(std);
-    }
-    if let Some([h, w]) = overrides.size {
-        input.shape = vec![channels, h, w];
-    }
-    Ok(())
 }

@@ -1,19 +1,19 @@
-//! ResNet (He et al. 2016) as torchvision names and builds it: basic and bottleneck blocks,
+//! ResNet (He et al. 2016) as torchvision and timm name and build it: basic and bottleneck blocks,
 //! any widths and groups, with the ImageNet stem (7x7 stride 2, max pool) or the CIFAR stem
-//! (3x3 stride 1).
+//! (3x3 stride 1). ResNeXt (Xie et al. 2017) and WideResNet (Zagoruyko and Komodakis 2016) are
+//! ResNets with groups and with wider 3x3 convolutions.
 //!
 //! Everything is read off tensor names and shapes. The strides, which no shape shows, are the
 //! family's: 2 in the first block of layers 2 to 4, in a bottleneck at its 3x3 convolution.
 
 use std::collections::BTreeMap;
 
+use super::layers::{EPS, Layers, conv_shape, network};
+use super::{Family, Preset};
 use crate::error::{Error, Result};
-use crate::graph::network::{Input, VERSION};
+use crate::graph::network::Input;
 use crate::graph::op::{Activation, Conv2d, Op, Pool, Shape};
 use crate::graph::{Graph, INPUT, Network, Part, Value};
-
-/// Added to variances by torchvision's batch norm.
-const EPS: f64 = 1e-5;
 
 /// What tells one ResNet from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Layout {
     /// Reads the layout off tensor shapes by name; `None` when they are of no ResNet.
     #[must_use]
     pub fn detect(shapes: &BTreeMap<String, Shape>) -> Option<Self> {
-        let stem = matrix(shapes, "conv1.weight")?;
+        let stem = conv_shape(shapes, "conv1.weight")?;
         let head = shapes.get("fc.weight")?;
         let layer =
             |l: usize| (0..).map_while(|i| block(shapes, &format!("layer{l}.{i}"))).collect::<Vec<_>>();
@@ -108,37 +108,40 @@ impl Layout {
         })
     }
 
-    /// Name of the architecture: `resnet50`, or the numbers of blocks where none has been given.
+    /// Name of the architecture: `resnet50`, `resnext50_32x4d`, `wide_resnet50_2`; the numbers of
+    /// blocks where no depth has them.
     #[must_use]
     pub fn name(&self) -> String {
         let counts: Vec<usize> = self.layers.iter().map(Vec::len).collect();
         let bottleneck = self.layers.iter().flatten().any(|block| block.bottleneck);
-        match DEPTHS.iter().find(|(_, known, b)| known[..] == counts[..] && *b == bottleneck) {
-            Some((depth, ..)) => format!("resnet{depth}"),
-            None => format!("resnet{counts:?}").replace(' ', ""),
+        let depth = match DEPTHS.iter().find(|(_, known, b)| known[..] == counts[..] && *b == bottleneck) {
+            Some((depth, ..)) => depth.to_string(),
+            None => format!("{counts:?}").replace(' ', ""),
+        };
+        let Some(first) = self.layers.iter().flatten().find(|block| block.bottleneck) else {
+            return format!("resnet{depth}");
+        };
+        // Channels of a group where the first layer puts out 256, and how much wider than the paper's.
+        let per_256 = first.inner.saturating_mul(256).checked_div(first.groups.saturating_mul(first.outputs));
+        match (first.groups, per_256) {
+            (2.., Some(width)) => format!("resnext{depth}_{}x{width}d", first.groups),
+            (_, Some(width)) if width >= 128 => format!("wide_resnet{depth}_{}", width / 64),
+            _ => format!("resnet{depth}"),
         }
     }
 
     /// The network for `input`.
     #[must_use]
     pub fn network(&self, input: Input) -> Network {
-        let mut parts = vec![Part { name: "stem".into(), graph: self.stem() }];
+        let mut blocks = Vec::new();
         for (l, layer) in self.layers.iter().enumerate() {
             for (i, block) in layer.iter().enumerate() {
                 let name = format!("layer{}.{i}", l + 1);
                 let stride = if l > 0 && i == 0 { 2 } else { 1 };
-                parts.push(Part { graph: block.graph(&name, stride), name });
+                blocks.push(Part { graph: block.graph(&name, stride), name });
             }
         }
-        parts.push(Part { name: "head".into(), graph: self.head() });
-        Network {
-            version: VERSION,
-            architecture: self.name(),
-            input,
-            classes: self.classes,
-            class_names: Vec::new(),
-            parts,
-        }
+        network(self.name(), (input, self.classes), (self.stem(), blocks, self.head()))
     }
 
     fn stem(&self) -> Graph {
@@ -154,11 +157,24 @@ impl Layout {
     }
 
     fn head(&self) -> Graph {
-        let mut graph = Graph::default();
-        let x = graph.push("avgpool", Op::GlobalAvgPool, &[INPUT]);
-        let x = graph.push("flatten", Op::Flatten, &[x]);
-        graph.push("fc", Op::Linear { outputs: self.classes, bias: self.bias }, &[x]);
-        graph
+        let mut layers = Layers::default();
+        layers.pooled("avgpool");
+        layers.linear("fc", self.classes, self.bias);
+        layers.graph
+    }
+}
+
+impl Family for Layout {
+    fn channels(&self) -> usize {
+        self.channels
+    }
+
+    fn preset(&self) -> Preset {
+        Preset::of(self.channels, self.stem_k)
+    }
+
+    fn network(&self, input: Input) -> std::result::Result<Network, String> {
+        Ok(self.network(input))
     }
 }
 
@@ -197,7 +213,7 @@ impl Block {
 }
 
 fn block(shapes: &BTreeMap<String, Shape>, name: &str) -> Option<Block> {
-    let conv = |i: usize| matrix(shapes, &format!("{name}.conv{i}.weight"));
+    let conv = |i: usize| conv_shape(shapes, &format!("{name}.conv{i}.weight"));
     let (first, second, third) = (conv(1)?, conv(2)?, conv(3));
     let groups = first[0].checked_div(second[1]).filter(|_| third.is_some()).unwrap_or(1);
     Some(Block {
@@ -207,10 +223,6 @@ fn block(shapes: &BTreeMap<String, Shape>, name: &str) -> Option<Block> {
         bottleneck: third.is_some(),
         downsample: shapes.contains_key(&format!("{name}.downsample.0.weight")),
     })
-}
-
-fn matrix(shapes: &BTreeMap<String, Shape>, name: &str) -> Option<[usize; 4]> {
-    shapes.get(name)?.as_slice().try_into().ok()
 }
 
 fn normed(graph: &mut Graph, (conv, norm): (&str, &str), op: Conv2d, x: Value) -> Value {
@@ -225,15 +237,7 @@ fn relu(graph: &mut Graph, name: &str, x: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn input(channels: usize, side: usize) -> Input {
-        let (mean, std) = (vec![0.5; channels], vec![0.25; channels]);
-        Input { shape: vec![channels, side, side], mean, std }
-    }
-
-    fn shapes(network: &Network) -> BTreeMap<String, Shape> {
-        network.params().unwrap().into_iter().map(|p| (p.name, p.param.shape)).collect()
-    }
+    use crate::zoo::tests::{input, shapes, trainable};
 
     /// Parameters without statistics, as torchvision states them for its ImageNet models.
     #[test]
@@ -242,9 +246,7 @@ mod tests {
             [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160), (152, 60_192_808)];
         for (depth, want) in counts {
             let layout = Layout::new(depth, [64, 128, 256, 512], [3, 7, 1000]).unwrap();
-            let params = layout.network(input(3, 224)).params().unwrap();
-            let trainable = params.iter().filter(|p| p.param.trainable);
-            assert_eq!(trainable.map(|p| p.param.shape.iter().product::<usize>()).sum::<usize>(), want);
+            assert_eq!(trainable(&layout.network(input(3, 224))), want);
         }
     }
 
@@ -265,6 +267,20 @@ mod tests {
         layout.layers.iter_mut().flatten().for_each(|block| block.groups = 4);
         let network = layout.network(input(3, 64));
         assert_eq!(Layout::detect(&shapes(&network)), Some(layout));
+    }
+
+    #[test]
+    fn groups_and_widths_have_names_of_their_own() {
+        let name = |inner: usize, groups| {
+            let mut layout = Layout::new(50, [64, 128, 256, 512], [3, 7, 10]).unwrap();
+            for block in layout.layers.iter_mut().flatten() {
+                (block.inner, block.groups) = (block.inner * inner, groups);
+            }
+            layout.name()
+        };
+        assert_eq!(name(2, 32), "resnext50_32x4d");
+        assert_eq!(name(2, 1), "wide_resnet50_2");
+        assert_eq!(name(1, 1), "resnet50");
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! - [`recompute`]: gradients with less memory, bit by bit.
 //! - [`search`]: what a search starts from.
 //! - [`errors`]: what failures say.
+//! - [`zoo`]: every family, from the names of others to their logits and to a repair.
 //! - [`tree`]: what holds of the source itself.
 
 // Helpers of tests stand outside of the functions that clippy takes for tests.
@@ -33,3 +34,4 @@ mod search;
 mod support;
 mod threads;
 mod tree;
+mod zoo;

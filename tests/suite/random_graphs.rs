@@ -1,6 +1,6 @@
 //! Small random graphs that hold every operation: a stem, joined branches, a squeeze, a head.
 
-use archrepair::graph::op::{Activation, Conv2d, Op, Pool, Shape};
+use archrepair::graph::op::{Activation, Conv2d, Margins, Op, Pool, Shape};
 use archrepair::graph::shape::Param;
 use archrepair::graph::{Graph, INPUT, Params, Value};
 use archrepair::rng::Rng;
@@ -12,8 +12,14 @@ use crate::support::normal;
 const EPS: [f64; 2] = [0.1, 0.01];
 
 /// All activations.
-const ACTIVATIONS: [Activation; 5] =
-    [Activation::HardSwish, Activation::Relu, Activation::Relu6, Activation::Sigmoid, Activation::Silu];
+const ACTIVATIONS: [Activation; 6] = [
+    Activation::HardSigmoid,
+    Activation::HardSwish,
+    Activation::Relu,
+    Activation::Relu6,
+    Activation::Sigmoid,
+    Activation::Silu,
+];
 
 /// A graph, its tensors and an input for it, all in `f64`.
 #[derive(Clone, Debug)]
@@ -162,9 +168,14 @@ impl Draft<'_> {
     }
 
     fn head(&mut self, x: Value) -> Value {
-        let x = match self.rng.below(3) {
-            0 => self.push(Op::MaxPool(Pool { k: 2, stride: 2, padding: 0 }), &[x]),
-            1 => self.push(Op::AvgPool(Pool { k: 3, stride: 2, padding: 1 }), &[x]),
+        let x = match self.rng.below(4) {
+            0 => {
+                let [top, left, bottom, right] = [0, 1, 2, 1];
+                let x = self.push(Op::Pad(Margins { top, left, bottom, right }), &[x]);
+                self.push(Op::AvgPool(Pool { k: 2, stride: 2, padding: 0 }), &[x])
+            }
+            1 => self.push(Op::MaxPool(Pool { k: 2, stride: 2, padding: 0 }), &[x]),
+            2 => self.push(Op::AvgPool(Pool { k: 3, stride: 2, padding: 1 }), &[x]),
             _ => self.push(Op::GlobalAvgPool, &[x]),
         };
         let x = self.push(Op::Flatten, &[x]);
@@ -179,6 +190,6 @@ fn together_they_hold_every_operation() {
     let drawn = (0..64).flat_map(|seed| Drawn::new(seed).graph.nodes);
     let names: std::collections::BTreeSet<String> = drawn.map(|node| name(&node.op)).collect();
     let all = "activation add avg_pool batch_norm concat conv2d flatten gate global_avg_pool global_std_pool \
-               identity instance_norm linear max_pool mix mul zero";
+               identity instance_norm linear max_pool mix mul pad zero";
     assert_eq!(names.iter().map(String::as_str).collect::<Vec<_>>(), all.split(' ').collect::<Vec<_>>());
 }

@@ -12,8 +12,8 @@ use crate::kernels::conv2d::{Finish, Sizes, Weights};
 use crate::kernels::mix::Softmax;
 use crate::kernels::pool::Windows;
 use crate::kernels::{
-    activation, batch_norm, concat, conv2d, elementwise, gate, global_pool, instance_norm, linear, mix, pool,
-    slice,
+    activation, batch_norm, concat, conv2d, elementwise, gate, global_pool, instance_norm, linear, mix, pad,
+    pool, slice,
 };
 
 /// Writes the output of a node for `n` images: `y`, with scratch.
@@ -73,6 +73,7 @@ pub(super) fn compute(
             mix::forward_into(inputs.len(), |i| softmax.p(f64::from(alpha[i])), input, y);
         }
         Op::Mul => elementwise::mul_into(full(step, layout, &input), other(step, layout, &input), y),
+        Op::Pad(margins) => pad::forward_into(*margins, [h, w], input(0), y),
         Op::Zero { .. } => y.fill(0.0),
     }
     Ok(())

@@ -9,7 +9,8 @@ use crate::graph::op::{Conv2d, Op};
 use crate::graph::{Node, Params, Value};
 use crate::kernels::batch_norm::Statistics;
 use crate::kernels::{
-    activation, batch_norm, concat, conv2d, elementwise, gate, global_pool, instance_norm, linear, mix, pool,
+    activation, batch_norm, concat, conv2d, elementwise, gate, global_pool, instance_norm, linear, mix, pad,
+    pool,
 };
 
 /// What a node keeps besides the values its backward pass reads.
@@ -89,7 +90,7 @@ impl Context<'_> {
         match &self.node.op {
             Op::Activation { kind } => activation::keep(*kind, x, y).map(Some),
             Op::Conv2d(Conv2d { activation: Some(kind), .. }) => {
-                if !activation::is_known_from_output(*kind) {
+                if !kind.is_known_from_output() {
                     return Err(self.node.error(format!("a fused {kind:?} has no backward pass")));
                 }
                 activation::keep(*kind, x, y).map(Some)
@@ -143,6 +144,7 @@ impl Context<'_> {
             }
             Op::Mix => self.mix(xs, dy, collector),
             Op::Mul => (0..2).map(|i| self.wanted_dx(i, || self.mul(i, xs, (dy, shapes[i])))).collect(),
+            Op::Pad(margins) => one(pad::dx(*margins, dy)),
             Op::Zero { .. } => Ok(vec![None]),
         }
     }

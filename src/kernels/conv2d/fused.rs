@@ -182,6 +182,7 @@ fn on_device<'a>(sizes: &Sizes, epilogue: Epilogue<'a>) -> cuda::Epilogue<'a> {
         Some(Activation::Relu6) => 3,
         Some(Activation::Sigmoid) => 4,
         Some(Activation::Silu) => 5,
+        Some(Activation::HardSigmoid) => 6,
     };
     cuda::Epilogue { bias: epilogue.bias, residual: epilogue.residual, activation }
 }
@@ -206,8 +207,9 @@ mod tests {
     use crate::kernels::check::{CLOSE, HALVES, assert_close, cast, normal};
     use crate::rng::Rng;
 
-    const ACTIVATIONS: [Option<Activation>; 6] = [
+    const ACTIVATIONS: [Option<Activation>; 7] = [
         None,
+        Some(Activation::HardSigmoid),
         Some(Activation::HardSwish),
         Some(Activation::Relu),
         Some(Activation::Relu6),

@@ -47,6 +47,7 @@ static __device__ float activated(int activation, float x) {
     case 3: return relu > 6.f ? 6.f : relu;
     case 4: return 1.f / (1.f + expf(-x));
     case 5: return x / (1.f + expf(-x));
+    case 6: return (shifted > 6.f ? 6.f : shifted) * (1.f / 6.f);
     default: return x;
   }
 }
