@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::base::Base;
+use super::base::{Base, Pictures};
 use super::{Console, picture};
 use crate::device::{Compute, Precision};
 use crate::error::{During, Error, Result};
@@ -21,7 +21,9 @@ use crate::memory::Levers;
 pub(super) struct Infer {
     #[command(flatten)]
     base: Base,
-    /// Images of the size the network takes; grey or colour, whichever it takes
+    #[command(flatten)]
+    pictures: Pictures,
+    /// Images of the size the network takes, or larger; grey or colour, whichever it takes
     #[arg(required = true)]
     image: Vec<PathBuf>,
     /// Run the model with this patch applied
@@ -46,9 +48,10 @@ impl Infer {
             runner = runner.packed()?;
         }
         let shape = [0, 1, 2].map(|i| deployed.network.input.shape[i]);
+        let fit = self.pictures.fit(&deployed.network);
         let mut likely: Vec<Vec<Likely>> = Vec::new();
         for files in self.image.chunks(Levers::FASTEST.infer_batch) {
-            let probabilities = cross_entropy::softmax(&runner.logits(&picture::read(files, shape)?)?)?;
+            let probabilities = cross_entropy::softmax(&runner.logits(&picture::read(files, shape, &fit)?)?)?;
             let rows = probabilities.to_vec2::<f32>().during("reading probabilities")?;
             likely.extend(rows.iter().map(|row| greatest(row, self.top)));
         }
