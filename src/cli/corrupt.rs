@@ -80,12 +80,16 @@ impl Corrupt {
             check_blocks(&corruptions)?;
         }
         // Decoded once, and not again under each corruption.
-        let images = data::open_set(&self.data, "clean", &self.pictures.fit_to(self.size.as_deref())?)?.keep()?;
+        let images =
+            data::open_set(&self.data, "clean", &self.pictures.fit_to(self.size.as_deref())?)?.keep()?;
         if let Some(path) = &self.contact_sheet {
             publish(path, &sheet(&images, &corruptions, global.seed, path)?)?;
-            console.note(&format!("contact sheet: {}", path.display()));
         }
-        let (Some(out), Some(format)) = (&self.out, self.format) else { return Ok(0) };
+        let (Some(out), Some(format)) = (&self.out, self.format) else {
+            let sheet = self.contact_sheet.iter().map(|path| format!("drawn in {}", path.display()));
+            console.result(&sheet.collect::<String>(), &json!({ "contact_sheet": self.contact_sheet }))?;
+            return Ok(0);
+        };
         let start = Instant::now();
         let mut rows = Vec::new();
         publish_folder(out, |folder| {
@@ -104,7 +108,8 @@ impl Corrupt {
             }
         })?;
         let seconds = start.elapsed().as_secs_f64();
-        console.result(&text(&rows, (images.len(), out), seconds), &json(&rows, (images.len(), out), seconds))?;
+        console
+            .result(&text(&rows, (images.len(), out), seconds), &json(&rows, (images.len(), out), seconds))?;
         Ok(0)
     }
 }
@@ -189,7 +194,12 @@ enum Writer {
 
 impl Writer {
     /// Into `folder`; of its kind of corruption there are as many `blocks` of images.
-    fn new(format: Format, one: Corruption, (folder, blocks): (&Path, usize), images: &Images) -> Result<Self> {
+    fn new(
+        format: Format,
+        one: Corruption,
+        (folder, blocks): (&Path, usize),
+        images: &Images,
+    ) -> Result<Self> {
         let (place, n) = (place(folder, one), images.len());
         match format {
             Format::Folder => Ok(Self::Folder { path: place, n }),

@@ -77,7 +77,9 @@ pub(super) fn is_file(path: &Path) -> bool {
 pub(super) fn part(folder: &Path, is_test: bool) -> Result<Vec<PathBuf>> {
     let mut files = list(folder)?;
     files.retain(|path| is_file(path) && path.is_file());
-    files.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("test") == is_test));
+    files.retain(|path| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("test") == is_test)
+    });
     Ok(files)
 }
 
@@ -124,7 +126,8 @@ fn records(path: &Path, family: Family, labels: &mut Vec<u32>) -> Result<Piece> 
 /// A name a line.
 fn class_names(path: &Path, family: Family) -> Result<Vec<String>> {
     let text = fs::read_to_string(path).map_err(Error::file("read", path))?;
-    let names: Vec<String> = text.lines().map(str::trim).filter(|name| !name.is_empty()).map(Into::into).collect();
+    let names: Vec<String> =
+        text.lines().map(str::trim).filter(|name| !name.is_empty()).map(Into::into).collect();
     if names.len() == usize::from(family.classes()) {
         return Ok(names);
     }

@@ -130,9 +130,6 @@ mod tests {
             text(Fit { resize: Some(6), ..fit.clone() }),
             "resize is 6, expected 7, the greater side of images, to 16384"
         );
-        assert_eq!(
-            text(Fit { channels: Some(2), ..fit }),
-            "channels is 2, expected 1 (grey) or 3 (colour)"
-        );
+        assert_eq!(text(Fit { channels: Some(2), ..fit }), "channels is 2, expected 1 (grey) or 3 (colour)");
     }
 }

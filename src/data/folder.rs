@@ -9,9 +9,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::Fit;
 use super::decode::{self, is_picture};
 use super::set::Set;
-use super::Fit;
 use crate::error::{Error, Result};
 
 /// A picture's class and file.
@@ -145,7 +145,11 @@ mod tests {
         assert_eq!(read(folder.path(), "guard", None).unwrap_err().code(), 20);
         grey(folder.path(), "loose.png", (4, 4), 0);
         let loose = read(folder.path(), "guard", None).unwrap_err();
-        assert!(loose.to_string().ends_with("expected one sub-folder of images for each class, or a file labels.csv"));
+        assert!(
+            loose
+                .to_string()
+                .ends_with("expected one sub-folder of images for each class, or a file labels.csv")
+        );
 
         grey(folder.path(), "x/a.png", (40, 40), 77);
         let whole = fs::read(folder.path().join("x/a.png")).unwrap();

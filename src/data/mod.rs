@@ -7,6 +7,7 @@
 
 pub mod augment;
 pub mod batches;
+mod change;
 mod cifar;
 pub mod corrupt;
 pub mod decode;
@@ -37,6 +38,7 @@ pub use fit::Fit;
 pub use normalize::Normalize;
 pub use open::{open, open_set};
 pub use set::Set;
+use set::check;
 
 /// Labelled images of one size, 8 bits a channel.
 #[derive(Clone, Debug)]
@@ -282,17 +284,6 @@ impl Eq for Images {}
 pub fn shape_text(shape: [usize; 3]) -> String {
     let [c, h, w] = shape;
     format!("{c}x{h}x{w}")
-}
-
-/// Makes sure that there is a class for each label; `path` stands in errors.
-fn check(labels: &[u32], classes: usize, path: &Path) -> Result<()> {
-    if classes == 0 {
-        return Err(Error::Config { field: "classes", got: "0".into(), want: "at least 1".into() });
-    }
-    let wrong = labels.iter().position(|label| *label as usize >= classes);
-    wrong.map_or(Ok(()), |index| {
-        Err(Error::Label { path: path.into(), index, got: labels[index] as usize, classes })
-    })
 }
 
 /// Bytes of an image of this shape, if they can be counted.

@@ -52,7 +52,8 @@ pub(super) fn open(path: &Path, severity: Option<usize>) -> Result<Set> {
         return Err(images.malformed(format!("holds elements of `{}`, expected bytes, `|u1`", images.kind)));
     }
     if labels.shape[..] != [n] {
-        let problem = format!("has shape {:?}, expected [{n}], one a picture in {}", labels.shape, path.display());
+        let problem =
+            format!("has shape {:?}, expected [{n}], one a picture in {}", labels.shape, path.display());
         return Err(labels.malformed(problem));
     }
     let part = images.part(n, severity)?;
@@ -84,11 +85,14 @@ impl Array {
         let (text, start) = dict(&bytes).ok_or_else(|| malformed("has no whole NPY header".into()))?;
         let parsed = parse(text);
         let (kind, shape) = parsed.ok_or_else(|| malformed(format!("has the header {}", text.trim())))?;
-        let size = size_of(&kind).ok_or_else(|| malformed(format!("holds elements of `{kind}`, expected integers")))?;
+        let size = size_of(&kind)
+            .ok_or_else(|| malformed(format!("holds elements of `{kind}`, expected integers")))?;
         let want = shape.iter().try_fold(size, |all, side| all.checked_mul(*side));
         let got = bytes.len() - start;
         if want != Some(got) {
-            return Err(malformed(format!("{got} bytes follow the header, which says {shape:?} of `{kind}`")));
+            return Err(malformed(format!(
+                "{got} bytes follow the header, which says {shape:?} of `{kind}`"
+            )));
         }
         Ok(Self { path: path.into(), kind, shape, start, bytes })
     }
@@ -117,8 +121,9 @@ impl Array {
         let elements = &self.bytes[self.start..];
         let is_signed = self.kind.as_bytes()[1] == b'i';
         let number = |i: usize| {
-            integer(&elements[i * size..][..size], is_signed)
-                .ok_or_else(|| self.malformed(format!("element {i} is no class, expected a number from 0 on")))
+            integer(&elements[i * size..][..size], is_signed).ok_or_else(|| {
+                self.malformed(format!("element {i} is no class, expected a number from 0 on"))
+            })
         };
         part.map(number).collect()
     }
@@ -144,7 +149,8 @@ fn parse(dict: &str) -> Option<(String, Vec<usize>)> {
     }
     let kind = value("descr")?.strip_prefix('\'')?.split_once('\'')?.0;
     let sizes = value("shape")?.strip_prefix('(')?.split_once(')')?.0.split(',').map(str::trim);
-    let shape: Option<Vec<usize>> = sizes.filter(|size| !size.is_empty()).map(|size| size.parse().ok()).collect();
+    let shape: Option<Vec<usize>> =
+        sizes.filter(|size| !size.is_empty()).map(|size| size.parse().ok()).collect();
     Some((kind.into(), shape?))
 }
 

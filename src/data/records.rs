@@ -54,7 +54,10 @@ impl Order {
             Self::Pixels => {
                 let pixels = to.len() / channels;
                 for (c, plane) in to.chunks_exact_mut(pixels).enumerate() {
-                    plane.iter_mut().zip(from[c..].iter().step_by(channels)).for_each(|(to, from)| *to = *from);
+                    plane
+                        .iter_mut()
+                        .zip(from[c..].iter().step_by(channels))
+                        .for_each(|(to, from)| *to = *from);
                 }
             }
         }

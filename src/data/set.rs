@@ -13,10 +13,8 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::map::together;
-use super::resize::Planes;
-use super::{Fit, Images, check, shape_text, size_of_image};
+use super::{Images, shape_text, size_of_image};
 use crate::error::{Error, Result};
-use crate::rng::Rng;
 use crate::storage::Bytes;
 
 /// Where pixels come from.
@@ -40,6 +38,7 @@ pub struct Set {
 enum Pixels {
     /// In memory or in a mapped file; a batch shares them.
     Kept(Images),
+    /// Made when they are needed.
     Read(Arc<dyn Source>),
 }
 
@@ -243,31 +242,16 @@ impl Set {
         self.class_names.clone().map_or(Ok(images.clone()), |names| images.with_class_names(names))
     }
 
-    /// The same set with each image changed by `change(random, from, to)`, when it is read; `random` comes
-    /// from `seed` and the image's number.
-    pub(super) fn changed(
-        &self,
-        seed: u64,
-        change: impl Fn(Rng, &[u8], &mut [u8]) + Send + Sync + 'static,
-    ) -> Self {
-        let pixels = Pixels::Read(Arc::new(Changed { set: self.clone(), seed, change }));
-        Self { pixels, ..self.clone() }
+    /// The same labels and names, with pixels of another shape from another place.
+    pub(super) fn from_source(&self, shape: [usize; 3], source: impl Source + 'static) -> Self {
+        Self { shape, pixels: Pixels::Read(Arc::new(source)), ..self.clone() }
     }
 
-    /// The same set at the size that `fit` asks for, if it says how pictures are resized.
-    ///
-    /// # Errors
-    ///
-    /// As [`Fit::apply`].
-    pub(super) fn fitted(self, fit: &Fit) -> Result<Self> {
-        let [c, h, w] = self.shape;
-        match (fit.size, fit.resize) {
-            (Some(size), Some(_)) if size != [h, w] => {
-                fit.check()?;
-                let pixels = Pixels::Read(Arc::new(Fitted { fit: fit.clone(), set: self.clone() }));
-                Ok(Self { shape: [c, size[0], size[1]], pixels, ..self })
-            }
-            _ => Ok(self),
+    /// Image `i` where it is in memory already.
+    pub(super) fn kept(&self, i: usize) -> Option<&[u8]> {
+        match &self.pixels {
+            Pixels::Kept(images) => Some(images.image(i)),
+            Pixels::Read(_) => None,
         }
     }
 
@@ -297,40 +281,13 @@ impl fmt::Debug for Set {
     }
 }
 
-/// Images of another set, each changed on its own.
-struct Changed<F> {
-    set: Set,
-    seed: u64,
-    change: F,
-}
-
-impl<F: Fn(Rng, &[u8], &mut [u8]) + Send + Sync> Source for Changed<F> {
-    fn read(&self, i: usize, to: &mut [u8]) -> Result<()> {
-        let random = Rng::stream(self.seed, i as u64);
-        if let Pixels::Kept(images) = &self.set.pixels {
-            (self.change)(random, images.image(i), to);
-            return Ok(());
-        }
-        let mut from = vec![0; to.len()];
-        self.set.read(i, &mut from)?;
-        (self.change)(random, &from, to);
-        Ok(())
+/// Makes sure that there is a class for each label; `path` stands in errors.
+pub(super) fn check(labels: &[u32], classes: usize, path: &Path) -> Result<()> {
+    if classes == 0 {
+        return Err(Error::Config { field: "classes", got: "0".into(), want: "at least 1".into() });
     }
-}
-
-/// Images of another set at another size.
-struct Fitted {
-    set: Set,
-    fit: Fit,
-}
-
-impl Source for Fitted {
-    fn read(&self, i: usize, to: &mut [u8]) -> Result<()> {
-        let [_, h, w] = self.set.shape;
-        let mut pixels = vec![0; self.set.image_bytes()];
-        self.set.read(i, &mut pixels)?;
-        let fitted = self.fit.apply(Planes { pixels, size: [h, w] }, &self.set.path)?;
-        to.copy_from_slice(&fitted.pixels);
-        Ok(())
-    }
+    let wrong = labels.iter().position(|label| *label as usize >= classes);
+    wrong.map_or(Ok(()), |index| {
+        Err(Error::Label { path: path.into(), index, got: labels[index] as usize, classes })
+    })
 }

@@ -41,7 +41,8 @@ pub(super) fn open(path: &Path, set: &'static str, fit: &Fit) -> Result<Set> {
 /// Both columns.
 fn rows(path: &Path) -> Result<(Vec<String>, Vec<String>)> {
     let malformed = |problem| Error::Malformed { path: path.into(), problem };
-    let reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_path(path);
+    let reader =
+        csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_path(path);
     let read = |error: csv::Error| {
         let problem = error.to_string();
         match error.into_kind() {

@@ -40,7 +40,12 @@ pub(super) fn open(path: &Path) -> Result<Set> {
         }
     };
     let labels = labels(&file, shape[0])?;
-    Set::new(image, Tensor { order, channels: image[0], is_float: dtype == Some(Dtype::F32), file }, labels, path)
+    Set::new(
+        image,
+        Tensor { order, channels: image[0], is_float: dtype == Some(Dtype::F32), file },
+        labels,
+        path,
+    )
 }
 
 fn shape<'a>(file: &'a WeightFile, name: &str) -> Result<&'a [usize]> {
@@ -71,7 +76,8 @@ fn labels(file: &WeightFile, n: usize) -> Result<Vec<u32>> {
     };
     let raw = file.raw(LABELS).unwrap_or_default();
     let label = |(i, bytes): (usize, &[u8])| {
-        integer(bytes, is_signed).ok_or_else(|| malformed(format!("label {i} is no class, expected 0 or more")))
+        integer(bytes, is_signed)
+            .ok_or_else(|| malformed(format!("label {i} is no class, expected 0 or more")))
     };
     raw.chunks_exact(size).enumerate().map(label).collect()
 }

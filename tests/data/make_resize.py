@@ -1,6 +1,6 @@
 """Writes resize.safetensors: pictures resized and cut by torchvision on Pillow's images.
 
-    pip install numpy==2.4.6 pillow==13.0.0 safetensors==0.8.0 torch==2.9.1 torchvision==0.24.1
+    pip install numpy==2.4.6 pillow==12.0.0 safetensors==0.8.0 torch==2.9.1 torchvision==0.24.1
     python make_resize.py resize.safetensors
 
 The metadata `cases` is a JSON list. Each case has a `picture`, `filter`, `resize` and

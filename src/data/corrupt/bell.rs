@@ -149,7 +149,10 @@ mod tests {
     fn a_bell_wider_than_the_plane_counts_mirrored_values() {
         let bell = |edge| Bell { weights: vec![1.0, 0.5, 0.25], edge };
         // Of the middle: itself, both sides, and each side once more.
-        assert_eq!(bell(Edge::Reflect).shares(3)[1..].iter().step_by(3).copied().collect::<Vec<_>>(), [0.75, 1.0, 0.75]);
+        assert_eq!(
+            bell(Edge::Reflect).shares(3)[1..].iter().step_by(3).copied().collect::<Vec<_>>(),
+            [0.75, 1.0, 0.75]
+        );
         let mut row = [1.0, 10.0, 100.0];
         bell(Edge::Nearest).smooth(&mut row, [1, 3]);
         // 1 + (1 + 10) / 2 + (1 + 100) / 4, times the 2.5 of a single row.

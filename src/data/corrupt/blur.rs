@@ -94,9 +94,7 @@ fn runs(taps: &[Tap]) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for &(down, right, weight) in taps {
         match runs.last_mut() {
-            Some(run)
-                if (run.down, run.right + run.taps as isize, run.weight) == (down, right, weight) =>
-            {
+            Some(run) if (run.down, run.right + run.taps as isize, run.weight) == (down, right, weight) => {
                 run.taps += 1;
             }
             _ => runs.push(Run { down, right, taps: 1, weight }),

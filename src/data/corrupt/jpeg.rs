@@ -125,7 +125,9 @@ fn store(plane: &mut [f64], [h, w]: [usize; 2], (divisors, cosines): (&[f64; 64]
                 let row = &plane[(top + y).min(h - 1) * w..][..w];
                 match row.get(left..left + SIDE) {
                     Some(whole) => values.copy_from_slice(whole),
-                    None => values.iter_mut().enumerate().for_each(|(x, to)| *to = row[(left + x).min(w - 1)]),
+                    None => {
+                        values.iter_mut().enumerate().for_each(|(x, to)| *to = row[(left + x).min(w - 1)])
+                    }
                 }
                 values.iter_mut().for_each(|value| *value -= 128.0);
             }
