@@ -145,10 +145,11 @@ fn corrupt(
     mut writer: Writer,
     tell: &dyn Fn(u64),
 ) -> Result<Row> {
+    let start = Instant::now();
     let corrupted = corruption.over(&Set::from(images.clone()), seed);
+    let (mut seconds, mut distance) = (start.elapsed().as_secs_f64(), 0);
     let values: usize = images.shape().iter().product();
     let together = (TOGETHER_BYTES / values).clamp(1, 256);
-    let (mut seconds, mut distance) = (0.0, 0);
     for first in (0..images.len()).step_by(together) {
         let start = Instant::now();
         let some = corrupted.batch(first..images.len().min(first + together))?;
