@@ -18,19 +18,14 @@ impl Set {
     }
 
     /// The same set at the size that `fit` asks for, if it says how pictures are resized.
-    ///
-    /// # Errors
-    ///
-    /// As [`Fit::apply`].
-    pub(super) fn fitted(self, fit: &Fit) -> Result<Self> {
+    pub(super) fn fitted(self, fit: &Fit) -> Self {
         let [c, h, w] = self.shape();
         match (fit.size, fit.resize) {
             (Some(size), Some(_)) if size != [h, w] => {
-                fit.check()?;
                 let source = Fitted { fit: fit.clone(), set: self.clone() };
-                Ok(self.from_source([c, size[0], size[1]], source))
+                self.from_source([c, size[0], size[1]], source)
             }
-            _ => Ok(self),
+            _ => self,
         }
     }
 }

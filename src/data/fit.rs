@@ -56,14 +56,15 @@ impl Fit {
             let want = "1 (grey) or 3 (colour)".into();
             return Err(Error::Config { field: "channels", got: wrong.to_string(), want });
         }
-        let least = self.size.map_or(1, |[h, w]| h.max(w));
-        match self.resize {
-            Some(wrong) if !(least..=MOST_PIXELS).contains(&wrong) => {
-                let want = format!("{least}, the greater side of images, to {MOST_PIXELS}");
-                Err(Error::Config { field: "resize", got: wrong.to_string(), want })
+        let Some(resize) = self.resize else { return Ok(()) };
+        let want = match self.size.map(|[h, w]| h.max(w)) {
+            None => "a size beside it, which is cut out of the middle".into(),
+            Some(least) if !(least..=MOST_PIXELS).contains(&resize) => {
+                format!("{least}, the greater side of images, to {MOST_PIXELS}")
             }
-            _ => Ok(()),
-        }
+            Some(_) => return Ok(()),
+        };
+        Err(Error::Config { field: "resize", got: resize.to_string(), want })
     }
 
     /// The picture as the settings want it; `path` stands in errors.

@@ -34,6 +34,7 @@ pub fn open(path: &Path, set: &'static str) -> Result<Images> {
 /// [`Error::Empty`] for no image, [`Error::Config`] for a folder of several sets, a file of another kind or
 /// a wrong `fit`; [`Error::File`], [`Error::ImageSize`], [`Error::Malformed`] and others as in each.
 pub fn open_set(path: &Path, set: &'static str, fit: &Fit) -> Result<Set> {
+    fit.check()?;
     let opened = match part(path)? {
         Some(opened) => opened,
         None if fs::metadata(path).map_err(Error::file("open", path))?.is_dir() => in_folder(path, set, fit)?,
@@ -42,7 +43,7 @@ pub fn open_set(path: &Path, set: &'static str, fit: &Fit) -> Result<Set> {
     if opened.is_empty() {
         return Err(Error::Empty { set, path: path.into() });
     }
-    opened.fitted(fit)
+    Ok(opened.fitted(fit))
 }
 
 /// What is no file: `fog.npy:3`, and `train` and `test` of a folder of CIFAR.
