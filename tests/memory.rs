@@ -30,6 +30,8 @@ mod repairs;
 mod scratch;
 #[path = "memory/state.rs"]
 mod state;
+#[path = "memory/streams.rs"]
+mod streams;
 
 #[global_allocator]
 static METER: calls::Counted = calls::Counted(Meter);
@@ -54,6 +56,7 @@ fn main() {
     plan::a_step_holds_what_was_said();
     inference::an_executor_takes_the_bytes_of_its_layout();
     inference::a_set_takes_what_was_said();
+    streams::ten_times_as_many_images_take_no_byte_more();
     inference::calls_from_outside_of_the_pool_fill_its_queue_alone();
     repairs::a_transfer_holds_what_was_said();
     repairs::more_replay_takes_no_more_memory();

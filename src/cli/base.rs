@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::data::corrupt::{Corruption, Kind};
-use crate::data::{self, Images};
+use crate::data::resize::Filter;
+use crate::data::{self, Fit, Images, Set};
 use crate::error::{Error, Result};
 use crate::eval::Deployed;
 use crate::graph::Network;
+use crate::graph::network::MOST_PIXELS;
 use crate::repair::patching::deploy;
 use crate::storage::Patch;
-use crate::zoo::{MOST_PIXELS, Model, Overrides};
+use crate::zoo::{Model, Overrides};
 
 /// A model and what its file does not say.
 #[derive(Debug, Args)]
@@ -31,6 +33,32 @@ pub(super) struct Base {
     /// Names of the classes: a text file with one a line
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
+}
+
+/// How pictures of another size than the network takes are made to fit.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct Pictures {
+    /// Resize the shorter side of pictures to this before the middle is cut out; smaller pictures are
+    /// refused without it, those of exactly the network's size stay as they are [default: 8/7 of the
+    /// network's side, as 256 for 224]
+    #[arg(long, value_name = "PIXELS")]
+    resize: Option<usize>,
+    /// How pixels are mixed then, as Pillow and torchvision do it: bilinear or bicubic
+    #[arg(long, default_value = "bilinear", value_name = "FILTER")]
+    filter: Filter,
+}
+
+impl Pictures {
+    /// What pictures for `network` become.
+    pub(super) fn fit(&self, network: &Network) -> Fit {
+        Fit { resize: self.resize, filter: self.filter, ..Fit::network(&network.input.shape) }
+    }
+
+    /// What pictures become that are all to be of one size, or are.
+    pub(super) fn fit_to(&self, size: Option<&str>) -> Result<Fit> {
+        let size = size.map(sides).transpose()?;
+        Ok(Fit { size, resize: self.resize, filter: self.filter, channels: None })
+    }
 }
 
 impl Base {
@@ -84,21 +112,29 @@ fn sides(text: &str) -> Result<[usize; 2]> {
     })
 }
 
-/// The labelled images at `path`, with the labels of `network`.
+/// The labelled images at `path`, made to fit `network` and with its labels.
 ///
 /// A folder by class says its classes by name, and often holds only some: names are looked up
 /// among the network's, so that a folder of three classes does not become classes 0 to 2.
-pub(super) fn images(path: &Path, set: &'static str, network: &Network) -> Result<Images> {
-    let channels = network.input.shape.first().copied().filter(|c| [1, 3].contains(c));
-    let images = data::open_as(path, set, channels)?;
-    match images.class_names() {
-        Some(names) => {
-            let classes = classes_of(names, path, network)?;
-            let labels = images.labels().iter().map(|&label| classes[label as usize]).collect();
-            Ok(images.relabelled(labels))
-        }
-        None => Ok(images),
-    }
+pub(super) fn set(path: &Path, set: &'static str, network: &Network, pictures: &Pictures) -> Result<Set> {
+    let opened = data::open_set(path, set, &pictures.fit(network))?;
+    let Some(names) = opened.class_names() else { return Ok(opened) };
+    let classes = classes_of(names, path, network).or_else(|error| match opened.other_names() {
+        Some(words) => classes_of(words, path, network).map_err(|_| error),
+        None => Err(error),
+    })?;
+    let labels = opened.labels().iter().map(|&label| classes[label as usize]).collect();
+    Ok(opened.relabelled(labels))
+}
+
+/// As [`set`], for work that looks at the images again and again.
+pub(super) fn images(
+    path: &Path,
+    role: &'static str,
+    network: &Network,
+    pictures: &Pictures,
+) -> Result<Images> {
+    set(path, role, network, pictures)?.keep()
 }
 
 /// Names of all classes of a network, or their numbers.

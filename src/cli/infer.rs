@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::base::Base;
+use super::base::{Base, Pictures};
 use super::{Console, picture};
 use crate::device::{Compute, Precision};
 use crate::error::{During, Error, Result};
@@ -23,7 +23,9 @@ use crate::memory::Levers;
 pub(super) struct Infer {
     #[command(flatten)]
     base: Base,
-    /// Images of the size the network takes; grey or colour, whichever it takes
+    #[command(flatten)]
+    pictures: Pictures,
+    /// Images of the size the network takes, or larger; grey or colour, whichever it takes
     #[arg(required = true)]
     image: Vec<PathBuf>,
     /// Run the model with this patch applied
@@ -57,9 +59,10 @@ impl Infer {
             runner = runner.packed()?;
         }
         let shape = [0, 1, 2].map(|i| deployed.network.input.shape[i]);
+        let fit = self.pictures.fit(&deployed.network);
         let mut seen: Vec<Seen> = Vec::new();
         for files in self.image.chunks(Levers::FASTEST.infer_batch) {
-            let logits = runner.logits(&picture::read(files, shape)?)?;
+            let logits = runner.logits(&picture::read(files, shape, &fit)?)?;
             let rows = |of: &Tensor| of.to_vec2::<f32>().during("reading logits");
             let probabilities = rows(&cross_entropy::softmax(&logits)?)?;
             seen.extend(rows(&logits)?.into_iter().zip(probabilities).map(|(logits, row)| Seen {

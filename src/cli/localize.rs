@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::base::{Base, images};
+use super::base::{Base, Pictures, images};
 use super::stages::{Stages, Steps};
 use super::{Console, Global};
 use crate::device::{Compute, Precision};
@@ -34,7 +34,7 @@ pub(super) struct Localize {
 /// The images a repair learns from.
 #[derive(Debug, Args)]
 pub(super) struct Sets {
-    /// Labelled images that the model gets wrong: an IDX images file or a folder by class
+    /// Labelled images that the model gets wrong: a set as `eval` takes it
     #[arg(long, value_name = "DATA")]
     pub(super) failures: PathBuf,
     /// Labelled images that it should keep getting right
@@ -44,6 +44,8 @@ pub(super) struct Sets {
     /// [default: the system's temporary folder]
     #[arg(long, value_name = "DIR")]
     work: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) pictures: Pictures,
 }
 
 impl Sets {
@@ -86,8 +88,8 @@ impl Localize {
     pub(super) fn run(&self, (global, compute): (&Global, &Compute), console: &Console) -> Result<u8> {
         let config = self.race.config(global)?;
         let base = self.base.deploy(None)?.deployed.on(compute);
-        let failures = images(&self.sets.failures, "failure", &base.network)?;
-        let replay = images(&self.sets.replay, "replay", &base.network)?;
+        let failures = images(&self.sets.failures, "failure", &base.network, &self.sets.pictures)?;
+        let replay = images(&self.sets.replay, "replay", &base.network, &self.sets.pictures)?;
         let folder = self.sets.folder();
         let inputs = Inputs { failures: &failures, replay: &replay, guard: None, folder: &folder };
         let steps = Steps { localize: Steps::of_race(&config), search: 0, fit: 0 };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::base::{Base, images};
+use super::base::{Base, Pictures, images};
 use super::localize::{Race, Sets};
 use super::stages::{Stages, Steps};
 use super::{Console, Global, REFUSED};
@@ -116,10 +116,10 @@ impl Repair {
         let config = Config { compute: compute.clone(), ..self.config(global)? };
         config.check()?;
         let model = self.base.open()?;
-        let open = |path, set| images(path, set, &model.network);
+        let open = |path, set| images(path, set, &model.network, &self.sets.pictures);
         let failures = open(&self.sets.failures, "failure")?;
         let replay = open(&self.sets.replay, "replay")?;
-        let guard = self.guard.open(&model.network)?;
+        let guard = self.guard.open(&model.network, &self.sets.pictures)?;
         let folder = self.sets.folder();
         let guard = guard.as_ref().map(|[failures, passes]| [failures, passes]);
         let inputs = Inputs { failures: &failures, replay: &replay, guard, folder: &folder };
@@ -169,11 +169,12 @@ impl Repair {
 }
 
 impl Guard {
-    fn open(&self, network: &Network) -> Result<Option<[Images; 2]>> {
+    fn open(&self, network: &Network, pictures: &Pictures) -> Result<Option<[Images; 2]>> {
         let (Some(failures), Some(passes)) = (&self.guard_failures, &self.guard_passes) else {
             return Ok(None);
         };
-        Ok(Some([images(failures, "guard", network)?, images(passes, "guard", network)?]))
+        let open = |path| images(path, "guard", network, pictures);
+        Ok(Some([open(failures)?, open(passes)?]))
     }
 
     fn gate(&self) -> Gate {

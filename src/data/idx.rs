@@ -22,6 +22,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
+use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
 
 use super::Images;
@@ -78,12 +79,77 @@ pub fn decode(images: &[u8], labels: &[u8], path: &Path) -> Result<Images> {
 ///
 /// [`Error::Label`] for a label over 255, [`Error::Config`] for a side or a number over 32 bits.
 pub fn encode(images: &Images) -> Result<(Vec<u8>, Vec<u8>)> {
-    let [c, h, w] = images.shape();
-    let n = images.len();
     images.check(images.shape(), 256)?;
-    let labels: Vec<u8> = images.labels().iter().map(|label| *label as u8).collect();
-    let sizes = if c == 1 { vec![n, h, w] } else { vec![n, c, h, w] };
-    Ok((gzip(&sizes, &images.pixels())?, gzip(&[n], &labels)?))
+    let path = Path::new("an IDX file");
+    let mut pixels = Writer::images(Vec::new(), images.shape(), images.len(), path)?;
+    pixels.add(&images.pixels())?;
+    Ok((pixels.finish()?, encode_labels(images.labels(), path)?))
+}
+
+/// The bytes of a labels file, gzipped; `path` stands in errors.
+///
+/// # Errors
+///
+/// [`Error::Config`] for more labels than 32 bits count.
+pub fn encode_labels(labels: &[u32], path: &Path) -> Result<Vec<u8>> {
+    let bytes: Vec<u8> = labels.iter().map(|label| *label as u8).collect();
+    let mut writer = Writer::new(Vec::new(), &[labels.len()], path)?;
+    writer.add(&bytes)?;
+    writer.finish()
+}
+
+/// A gzipped file that is written piece by piece.
+#[derive(Debug)]
+pub struct Writer<W: Write> {
+    file: GzEncoder<W>,
+    path: PathBuf,
+}
+
+impl<W: Write> Writer<W> {
+    /// An images file of `n` images of `shape`: rank 3 for one channel, otherwise rank 4. `path` stands in
+    /// errors.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for a side or a number over 32 bits, [`Error::File`] when it cannot be written.
+    pub fn images(to: W, [c, h, w]: [usize; 3], n: usize, path: &Path) -> Result<Self> {
+        if c == 1 { Self::new(to, &[n, h, w], path) } else { Self::new(to, &[n, c, h, w], path) }
+    }
+
+    /// Neither time nor system stand in the header of the gzipped file.
+    fn new(to: W, sizes: &[usize], path: &Path) -> Result<Self> {
+        let mut header = vec![0, 0, 8, sizes.len() as u8];
+        for size in sizes {
+            let size = u32::try_from(*size).map_err(|_| Error::Config {
+                field: "size of an IDX file",
+                got: size.to_string(),
+                want: "below 2^32".into(),
+            })?;
+            header.extend(size.to_be_bytes());
+        }
+        let file = GzBuilder::new().mtime(0).operating_system(255).write(to, Compression::best());
+        let mut writer = Self { file, path: path.into() };
+        writer.add(&header)?;
+        Ok(writer)
+    }
+
+    /// Writes the next elements.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`].
+    pub fn add(&mut self, elements: &[u8]) -> Result<()> {
+        self.file.write_all(elements).map_err(Error::file("write", &self.path))
+    }
+
+    /// Writes what is left.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`].
+    pub fn finish(self) -> Result<W> {
+        self.file.finish().map_err(Error::file("write", &self.path))
+    }
 }
 
 /// The labels file that belongs to an images file: `train-labels-idx1-ubyte` to
@@ -231,23 +297,6 @@ fn malformed(path: &Path, problem: String) -> Error {
     Error::Malformed { path: path.into(), problem }
 }
 
-/// An IDX file of these sizes and elements, gzipped without time or system in its header.
-fn gzip(sizes: &[usize], elements: &[u8]) -> Result<Vec<u8>> {
-    let mut header = vec![0, 0, 8, sizes.len() as u8];
-    for size in sizes {
-        let size = u32::try_from(*size).map_err(|_| Error::Config {
-            field: "size of an IDX file",
-            got: size.to_string(),
-            want: "below 2^32".into(),
-        })?;
-        header.extend(size.to_be_bytes());
-    }
-    let mut file = GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), Compression::best());
-    let written =
-        file.write_all(&header).and_then(|()| file.write_all(elements)).and_then(|()| file.finish());
-    written.map_err(Error::file("compress", Path::new("an IDX file")))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -263,7 +312,7 @@ mod tests {
         decode(images, labels, Path::new("t"))
     }
 
-    /// The bytes gzipped by the library's shortest way, not by [`gzip`].
+    /// The bytes gzipped by the library's shortest way, not by [`Writer`].
     fn packed(bytes: &[u8]) -> Vec<u8> {
         let mut file = flate2::write::GzEncoder::new(Vec::new(), Compression::fast());
         file.write_all(bytes).unwrap();

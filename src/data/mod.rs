@@ -3,11 +3,15 @@
 //! Pixels stay bytes until a batch is made: a set takes a quarter of its size as `f32`, and
 //! damage and augmentation work on what the camera saw. A subset shares the pixels of the whole.
 //!
-//! Reading order: [`Images`], [`open()`], then [`batches`] and [`corrupt`].
+//! Reading order: [`Images`], [`Set`], [`open()`], then [`batches`] and [`corrupt`].
 
 pub mod augment;
 pub mod batches;
+mod change;
+mod cifar;
 pub mod corrupt;
+pub mod decode;
+mod fit;
 pub mod folder;
 pub mod idx;
 mod map;
@@ -15,7 +19,13 @@ mod normalize;
 pub mod npy;
 mod open;
 pub mod pictures;
+mod records;
+pub mod resize;
+mod set;
 pub mod split;
+mod table;
+mod tensors;
+mod tiny_imagenet;
 pub mod transfer;
 
 use std::borrow::Cow;
@@ -24,8 +34,11 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::storage::{Bytes, Digest};
 
+pub use fit::Fit;
 pub use normalize::Normalize;
-pub use open::{open, open_as};
+pub use open::{open, open_set};
+pub use set::Set;
+use set::check;
 
 /// Labelled images of one size, 8 bits a channel.
 #[derive(Clone, Debug)]
@@ -200,14 +213,7 @@ impl Images {
                 got: shape_text(self.shape),
             });
         }
-        if classes == 0 {
-            return Err(Error::Config { field: "classes", got: "0".into(), want: "at least 1".into() });
-        }
-        let wrong = self.labels.iter().position(|label| *label as usize >= classes);
-        wrong.map_or(Ok(()), |index| {
-            let got = self.labels[index] as usize;
-            Err(Error::Label { path: self.path.clone(), index, got, classes })
-        })
+        check(&self.labels, classes, &self.path)
     }
 
     /// The images at `indices`, in that order; an index may repeat.

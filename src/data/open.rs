@@ -1,47 +1,123 @@
-//! Finds out what kind of data set a path is, and reads it.
+//! Finds out what kind of data set a path is, and opens it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Images, folder, idx};
+use super::set::Set;
+use super::{Fit, Images, cifar, folder, idx, npy, table, tensors, tiny_imagenet};
 use crate::error::{Error, Result};
 
-/// The labelled images at `path`: an IDX images file, a folder with one IDX pair, or a folder of
-/// images by class. `set` is the set's role, for errors: failure, replay, guard.
+/// All labelled images at `path`, see [`open_set`], kept for work that looks at them again and again.
+///
+/// # Errors
+///
+/// As [`open_set`] and [`Set::keep`].
+pub fn open(path: &Path, set: &'static str) -> Result<Images> {
+    open_set(path, set, &Fit::default())?.keep()
+}
+
+/// The labelled images at `path`, read when they are needed. `set` is the set's role, for errors:
+/// failure, replay, guard. Pictures in files are made to `fit`.
 ///
 /// | `path` | read as |
 /// |---|---|
-/// | a file like `train-images-idx3-ubyte.gz` | IDX, labels in `train-labels-idx1-ubyte.gz` |
-/// | a folder that holds one such file | IDX |
-/// | any other folder | [`folder`]: each sub-folder is a class |
+/// | a file like `train-images-idx3-ubyte.gz`, or a folder with one such file | [`idx`], labels in `train-labels-idx1-ubyte.gz` |
+/// | `data_batch_1.bin`, `test_batch.bin`, `train.bin`, `test.bin`; a folder of them with `/train` or `/test` behind it | CIFAR-10 and CIFAR-100, binary |
+/// | a file like `fog.npy`, or `fog.npy:3` for one severity | CIFAR-10-C, labels in `labels.npy` |
+/// | a safetensors file | tensors `images` and `labels` |
+/// | a CSV file, or a folder with `labels.csv` | pictures listed with their classes |
+/// | `train` or `val` beside `wnids.txt` | Tiny-ImageNet |
+/// | any other folder | [`folder`]: each sub-folder is a class, as in ImageNet and Tiny-ImageNet-C |
 ///
 /// # Errors
 ///
-/// [`Error::Empty`] for no image, [`Error::Config`] for a folder of several IDX pairs or a file
-/// of another kind, [`Error::File`], [`Error::ImageSize`] and [`Error::Malformed`] as in [`idx`]
-/// and [`folder`].
-pub fn open(path: &Path, set: &'static str) -> Result<Images> {
-    open_as(path, set, None)
-}
-
-/// As [`open`], with the number of `channels` of a folder of images (1 or 3) instead of that of
-/// the first image; IDX files say it themselves.
-///
-/// # Errors
-///
-/// Those of [`open`].
-pub fn open_as(path: &Path, set: &'static str, channels: Option<usize>) -> Result<Images> {
-    let is_folder = fs::metadata(path).map_err(Error::file("open", path))?.is_dir();
-    let files = if is_folder { idx::images_files(path)? } else { vec![path.to_path_buf()] };
-    let images = match &files[..] {
-        [] => folder::read(path, set, channels)?,
-        [file] => idx::read(file, &labels_of(file)?)?,
-        several => return Err(ambiguous(path, several)),
+/// [`Error::Empty`] for no image, [`Error::Config`] for a folder of several sets, a file of another kind or
+/// a wrong `fit`; [`Error::File`], [`Error::ImageSize`], [`Error::Malformed`] and others as in each.
+pub fn open_set(path: &Path, set: &'static str, fit: &Fit) -> Result<Set> {
+    fit.check()?;
+    let opened = match part(path)? {
+        Some(opened) => opened,
+        None if fs::metadata(path).map_err(Error::file("open", path))?.is_dir() => in_folder(path, set, fit)?,
+        None => file(path, set, fit)?,
     };
-    if images.is_empty() {
+    if opened.is_empty() {
         return Err(Error::Empty { set, path: path.into() });
     }
-    Ok(images)
+    Ok(opened.fitted(fit))
+}
+
+/// What is no file: `fog.npy:3`, and `train` and `test` of a folder of CIFAR.
+fn part(path: &Path) -> Result<Option<Set>> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Ok(None);
+    };
+    if path.exists() {
+        return Ok(None);
+    }
+    if let Some((file, severity)) = name.split_once(".npy:") {
+        let severity = severity.parse().unwrap_or(0);
+        return npy::open(&folder.join(format!("{file}.npy")), Some(severity)).map(Some);
+    }
+    let files = match name {
+        "test" | "train" if folder.is_dir() => cifar::part(folder, name == "test")?,
+        _ => Vec::new(),
+    };
+    if files.is_empty() { Ok(None) } else { cifar::open(&files, path).map(Some) }
+}
+
+fn in_folder(path: &Path, set: &'static str, fit: &Fit) -> Result<Set> {
+    let files = idx::images_files(path)?;
+    match &files[..] {
+        [] => {}
+        [file] => return idx_pair(file),
+        several => {
+            let names: Vec<_> = several.iter().map(|file| file.display().to_string()).collect();
+            let want = format!("the path of one: {}", names.join(" or "));
+            return Err(ambiguous(path, format!("{} IDX image files", several.len()), want));
+        }
+    }
+    let one_of = |parts: [&str; 2]| {
+        let [first, second] = parts.map(|part| path.join(part).display().to_string());
+        format!("{first} or {second}")
+    };
+    match [cifar::part(path, false)?, cifar::part(path, true)?] {
+        [train, test] if !train.is_empty() && !test.is_empty() => {
+            return Err(ambiguous(path, "both sets of CIFAR".into(), one_of(["train", "test"])));
+        }
+        [train, test] if !train.is_empty() || !test.is_empty() => {
+            return cifar::open(&[train, test].concat(), path);
+        }
+        _ => {}
+    }
+    if tiny_imagenet::is_root(path) {
+        return Err(ambiguous(path, "the sets of Tiny-ImageNet".into(), one_of(["train", "val"])));
+    }
+    if path.join("labels.npy").is_file() {
+        return Err(ambiguous(path, "NPY files".into(), one_of(["fog.npy", "fog.npy:3"])));
+    }
+    if path.join(table::NAME).is_file() {
+        return table::open(&path.join(table::NAME), set, fit);
+    }
+    match tiny_imagenet::open(path, set, fit)? {
+        Some(opened) => Ok(opened),
+        None => folder::open(path, set, fit),
+    }
+}
+
+fn file(path: &Path, set: &'static str, fit: &Fit) -> Result<Set> {
+    if cifar::is_file(path) {
+        return cifar::open(&[path.to_path_buf()], path);
+    }
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some("csv") => table::open(path, set, fit),
+        Some("npy") => npy::open(path, None),
+        Some("safetensors") => tensors::open(path),
+        _ => idx_pair(path),
+    }
+}
+
+fn idx_pair(images: &Path) -> Result<Set> {
+    Ok(idx::read(images, &labels_of(images)?)?.into())
 }
 
 /// The labels file of an images file.
@@ -49,18 +125,15 @@ fn labels_of(images: &Path) -> Result<PathBuf> {
     idx::labels_file(images).ok_or_else(|| Error::Config {
         field: "data",
         got: format!("the file {}", images.display()),
-        want: "a folder, or a file named like `train-images-idx3-ubyte.gz`".into(),
+        want: "a folder, or a file named like train-images-idx3-ubyte.gz, test_batch.bin, fog.npy, \
+               x.safetensors or x.csv"
+            .into(),
     })
 }
 
-/// Says which files there are to choose from.
-fn ambiguous(folder: &Path, files: &[PathBuf]) -> Error {
-    let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
-    Error::Config {
-        field: "data",
-        got: format!("the folder {} with {} IDX image files", folder.display(), files.len()),
-        want: format!("the path of one: {}", names.join(" or ")),
-    }
+/// Says which sets there are to choose from.
+fn ambiguous(folder: &Path, what: String, want: String) -> Error {
+    Error::Config { field: "data", got: format!("the folder {} with {what}", folder.display()), want }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 
 use super::Session;
-use crate::data::{Images, Normalize};
+use crate::data::{Images, Normalize, Set};
 use crate::device::{Compute, to_host};
 use crate::engine::infer::infer;
 use crate::engine::packing::packed;
@@ -95,8 +95,21 @@ impl Deployed {
     ///
     /// [`crate::Error::ImageSize`] or [`crate::Error::Label`].
     pub fn check(&self, images: &Images) -> Result<()> {
-        let [c, h, w] = [0, 1, 2].map(|i| self.network.input.shape[i]);
-        images.check([c, h, w], self.network.classes)
+        images.check(self.image_shape(), self.network.classes)
+    }
+
+    /// As [`Deployed::check`], of a set that is read when it is needed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Deployed::check`].
+    pub fn check_set(&self, set: &Set) -> Result<()> {
+        set.check(self.image_shape(), self.network.classes)
+    }
+
+    /// `[c, h, w]` of the images that the network takes.
+    fn image_shape(&self) -> [usize; 3] {
+        [0, 1, 2].map(|i| self.network.input.shape[i])
     }
 }
 
@@ -180,6 +193,34 @@ impl Runner {
         let mut classes = Vec::with_capacity(images.len());
         self.each_batch(images, |n, logits| {
             classes.extend(logits.chunks(logits.len() / n).map(first_greatest));
+        })?;
+        Ok(classes)
+    }
+
+    /// Shows how many images a batch has, and their logits, of a set that is read meanwhile: two batches
+    /// are in memory, however many there are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Runner::session`], [`Session::logits`] and [`Set::read`], and those of `show`.
+    pub fn stream(&self, set: &Set, mut show: impl FnMut(usize, &[f32]) -> Result<()> + Send) -> Result<()> {
+        let mut session = self.session(set.shape(), self.batch.min(set.len()))?;
+        set.each_batch(self.batch, |_, images| {
+            let all: Vec<usize> = (0..images.len()).collect();
+            show(images.len(), session.logits(images, &all)?)
+        })
+    }
+
+    /// As [`Runner::classes`], of a set that is read meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`Runner::stream`].
+    pub fn classes_of(&self, set: &Set) -> Result<Vec<usize>> {
+        let mut classes = Vec::with_capacity(set.len());
+        self.stream(set, |n, logits| {
+            classes.extend(logits.chunks(logits.len() / n).map(first_greatest));
+            Ok(())
         })?;
         Ok(classes)
     }

@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 /// Version of the text form.
 pub const VERSION: u32 = 1;
 
+/// Longest side of an image that is taken.
+pub const MOST_PIXELS: usize = 1 << 14;
+
 /// A network as data; its text form is JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

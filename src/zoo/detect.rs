@@ -2,12 +2,10 @@
 
 use super::layers::{Padding, Shapes};
 use super::side::Side;
-use super::{
-    MOST_PIXELS, Overrides, Preset, densenet, efficientnet, mobilenet_v2, mobilenet_v3, resnet, vgg,
-};
+use super::{Overrides, Preset, densenet, efficientnet, mobilenet_v2, mobilenet_v3, resnet, vgg};
 use crate::error::{Error, Result};
 use crate::graph::Network;
-use crate::graph::network::Input;
+use crate::graph::network::{Input, MOST_PIXELS};
 use crate::storage::WeightFile;
 
 /// What trained a network; no tensor shows it.

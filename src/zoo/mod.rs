@@ -33,9 +33,6 @@ use crate::graph::op::Shape;
 use crate::graph::{Network, Params, Weight};
 use crate::storage::{Bytes, WeightFile};
 
-/// Longest side of an image that is taken.
-pub const MOST_PIXELS: usize = 1 << 14;
-
 /// Name of the metadata entry that holds a network as JSON.
 pub const METADATA: &str = "archrepair";
 

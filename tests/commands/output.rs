@@ -82,6 +82,55 @@ fn corrupt_writes_what_the_library_makes_and_refuses_what_is_there() {
     assert_eq!(data::open(&folder.path("folder/contrast/3"), "guard").unwrap().len(), 60);
 }
 
+/// Of 19 columns with 2 pixels around each, and 6 rows.
+#[test]
+fn corrupt_draws_one_image_under_all() {
+    let folder = Folder::new();
+    let value = folder.json("corrupt replay --corruption all --contact-sheet sheet.png");
+    assert_eq!(value["contact_sheet"], "sheet.png");
+    let sheet = image::open(folder.path("sheet.png")).unwrap().into_luma8();
+    assert_eq!(sheet.dimensions(), (19 * 30 + 2, 6 * 30 + 2));
+    let clean = data::open(&folder.path("replay"), "guard").unwrap().subset(&[0]);
+    let cell = |left: u32, top: u32| -> Vec<u8> {
+        (0..784).map(|at| sheet.get_pixel(left + at % 28, top + at / 28).0[0]).collect()
+    };
+    assert_eq!((cell(2, 2), cell(542, 2)), (clean.image(0).to_vec(), clean.image(0).to_vec()));
+    // The tenth kind is fog; severity 5 is the last row.
+    let fog = "fog:5".parse::<data::corrupt::Corruption>().unwrap().apply(&clean, 0);
+    assert_eq!(cell(272, 152), fog.image(0));
+    let uneven = folder.run("corrupt replay --corruption fog:1,fog:2,snow:1 --contact-sheet other.png");
+    assert!(
+        uneven.status == 10 && uneven.stderr.contains("as many severities of each kind"),
+        "{}",
+        uneven.stderr
+    );
+}
+
+#[test]
+fn larger_pictures_are_reduced_and_smaller_ones_enlarged_when_asked() {
+    let folder = Folder::new();
+    for (name, size) in [("large/0", (40, 33)), ("small/0", (20, 28))] {
+        fs::create_dir_all(folder.path(name)).unwrap();
+        GrayImage::from_pixel(size.0, size.1, image::Luma([90]))
+            .save(folder.path(&format!("{name}/p.png")))
+            .unwrap();
+    }
+    assert_eq!(folder.json("eval model.safetensors large")["conditions"][0]["images"], 1);
+    let classes = |task: &str| folder.json(task)["images"][0]["classes"].clone();
+    let flat = classes("infer model.safetensors large/0/p.png --filter bicubic");
+    assert_eq!(flat, classes("infer model.safetensors small/0/p.png --resize 28"));
+    let refused = folder.run("eval model.safetensors small");
+    assert!(
+        refused.status == 22 && refused.stderr.contains("--resize enlarges smaller ones"),
+        "{}",
+        refused.stderr
+    );
+    assert_eq!(folder.run("infer model.safetensors small/0/p.png --resize 20").status, 10);
+    let value = folder.json("corrupt large --corruption fog:3 --size 28 --format npy --out c");
+    assert_eq!(value["images"], 1);
+    assert_eq!(data::open(&folder.path("c/fog.npy"), "guard").unwrap().shape(), [1, 28, 28]);
+}
+
 #[test]
 fn eval_measures_clean_and_corrupted_images() {
     let folder = Folder::new();

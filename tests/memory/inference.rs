@@ -16,7 +16,7 @@ use super::{held, lowered, scratch, shipped};
 
 const SHAPE: [usize; 3] = [1, 28, 28];
 
-fn noise(n: usize) -> Images {
+pub(crate) fn noise(n: usize) -> Images {
     let rng = &mut Rng::new(1);
     let pixels = (0..n * 784).map(|_| rng.below(256) as u8).collect();
     Images::from_parts(SHAPE, pixels, vec![3; n], "noise").unwrap()
@@ -29,7 +29,7 @@ fn networks() -> [(bool, Lowered); 2] {
     [(false, lowered(&model, &resident)), (true, lowered(&model, &mapped))]
 }
 
-fn runner(mapped: bool, infer_batch: usize) -> Runner {
+pub(crate) fn runner(mapped: bool, infer_batch: usize) -> Runner {
     let model = shipped();
     let params = if mapped { model.mapped_params() } else { model.params() };
     let levers = Levers { infer_batch, ..Levers::FASTEST };

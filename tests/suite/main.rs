@@ -10,6 +10,8 @@
 //! - [`executor`]: inference in planned memory, bit by bit.
 //! - [`recompute`]: gradients with less memory, bit by bit.
 //! - [`search`]: what a search starts from.
+//! - [`sets`], [`resizing`], [`corruptions`]: data sets as files, pictures as torchvision cuts them, and damage
+//!   as the Python package `imagecorruptions` does it.
 //! - [`errors`]: what failures say.
 //! - [`zoo`]: every family, from the names of others to their logits and to a repair.
 //! - [`tree`]: what holds of the source itself.
@@ -17,6 +19,7 @@
 // Helpers of tests stand outside of the functions that clippy takes for tests.
 #![allow(clippy::expect_used, clippy::unwrap_used)]
 
+mod corruptions;
 mod determinism;
 mod devices;
 mod errors;
@@ -30,7 +33,9 @@ mod mapped;
 mod random_graphs;
 mod re_estimation;
 mod recompute;
+mod resizing;
 mod search;
+mod sets;
 mod support;
 mod threads;
 mod tree;

@@ -1,6 +1,7 @@
 //! Smoothing by a Gaussian, rows first and columns after.
 
 use super::edge::Edge;
+use crate::kernels::simd::widened;
 
 /// A Gaussian of sum 1, cut off where it is small.
 #[derive(Clone, Debug)]
@@ -30,13 +31,24 @@ impl Bell {
     /// Smooths a plane of `h * w` values.
     pub(super) fn smooth(&self, plane: &mut [f64], size: [usize; 2]) {
         if self.weights.len() > 1 {
-            self.rows(plane, size);
-            self.columns(plane, size);
+            widened(|| self.rows(plane, size));
+            widened(|| self.columns(plane, size));
         }
     }
 
+    #[inline(always)]
     fn rows(&self, plane: &mut [f64], [_, w]: [usize; 2]) {
         let reach = self.weights.len() - 1;
+        if 2 * reach > w {
+            let shares = self.shares(w);
+            let mut from = vec![0.0; w];
+            for row in plane.chunks_exact_mut(w) {
+                from.copy_from_slice(row);
+                row.fill(0.0);
+                from.iter().zip(shares.chunks_exact(w)).for_each(|(value, shares)| add(row, *value, shares));
+            }
+            return;
+        }
         let places: Vec<usize> =
             (0..w + 2 * reach).map(|at| self.edge.place(at as isize - reach as isize, w)).collect();
         let mut wide = vec![0.0; places.len()];
@@ -44,26 +56,59 @@ impl Bell {
             wide.iter_mut().zip(&places).for_each(|(value, place)| *value = row[*place]);
             row.iter_mut().for_each(|value| *value *= self.weights[0]);
             for (i, weight) in self.weights.iter().enumerate().skip(1) {
-                add(row, *weight, &wide[reach - i..][..w], &wide[reach + i..][..w]);
+                add_both(row, *weight, &wide[reach - i..][..w], &wide[reach + i..][..w]);
             }
         }
     }
 
+    #[inline(always)]
     fn columns(&self, plane: &mut [f64], [h, w]: [usize; 2]) {
         let from = plane.to_vec();
+        if 2 * (self.weights.len() - 1) > h {
+            let shares = self.shares(h);
+            plane.fill(0.0);
+            for (y, to) in plane.chunks_exact_mut(w).enumerate() {
+                let rows = from.chunks_exact(w).zip(shares.chunks_exact(h));
+                rows.for_each(|(row, shares)| add(to, shares[y], row));
+            }
+            return;
+        }
         let row = |at: isize| &from[self.edge.place(at, h) * w..][..w];
         for (y, to) in plane.chunks_exact_mut(w).enumerate() {
             let y = y as isize;
             to.iter_mut().for_each(|value| *value *= self.weights[0]);
             for (i, weight) in (0..).zip(&self.weights).skip(1) {
-                add(to, *weight, row(y - i), row(y + i));
+                add_both(to, *weight, row(y - i), row(y + i));
             }
         }
     }
+
+    /// For a bell that is wider than a row of `n`: how much of each value, row by row, each place gets. A
+    /// value that is seen again and again in mirrors then counts once.
+    fn shares(&self, n: usize) -> Vec<f64> {
+        let mut shares = vec![0.0; n * n];
+        for place in 0..n as isize {
+            for (i, weight) in (0..).zip(&self.weights) {
+                let mut add = |at| shares[self.edge.place(at, n) * n + place as usize] += weight;
+                add(place + i);
+                if i > 0 {
+                    add(place - i);
+                }
+            }
+        }
+        shares
+    }
+}
+
+/// `row += weight a`
+#[inline(always)]
+fn add(row: &mut [f64], weight: f64, a: &[f64]) {
+    row.iter_mut().zip(a).for_each(|(value, a)| *value += weight * a);
 }
 
 /// `row += weight (a + b)`
-fn add(row: &mut [f64], weight: f64, a: &[f64], b: &[f64]) {
+#[inline(always)]
+fn add_both(row: &mut [f64], weight: f64, a: &[f64], b: &[f64]) {
     for ((value, a), b) in row.iter_mut().zip(a).zip(b) {
         *value += weight * (a + b);
     }
@@ -97,5 +142,20 @@ mod tests {
         let mut plane = vec![0.1, 0.2, 0.3, 0.4];
         Bell::new(0.0, 4.0, Edge::Nearest).smooth(&mut plane, [2, 2]);
         assert_eq!(plane, [0.1, 0.2, 0.3, 0.4]);
+    }
+
+    /// A row of 3 in mirrors, `0 1 2 | 2 1 0`, and in repetition, under 1, 0.5 and 0.25 beside it.
+    #[test]
+    fn a_bell_wider_than_the_plane_counts_mirrored_values() {
+        let bell = |edge| Bell { weights: vec![1.0, 0.5, 0.25], edge };
+        // Of the middle: itself, both sides, and each side once more.
+        assert_eq!(
+            bell(Edge::Reflect).shares(3)[1..].iter().step_by(3).copied().collect::<Vec<_>>(),
+            [0.75, 1.0, 0.75]
+        );
+        let mut row = [1.0, 10.0, 100.0];
+        bell(Edge::Nearest).smooth(&mut row, [1, 3]);
+        // 1 + (1 + 10) / 2 + (1 + 100) / 4, times the 2.5 of a single row.
+        assert_eq!(row[0], 2.5 * (1.0 + 5.5 + 25.25));
     }
 }

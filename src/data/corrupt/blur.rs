@@ -3,6 +3,7 @@
 use super::bell::Bell;
 use super::edge::Edge;
 use super::{Effect, Level};
+use crate::kernels::simd::widened;
 
 /// What a pixel `(down, right)` away adds to this one.
 type Tap = (isize, isize, f64);
@@ -78,22 +79,68 @@ fn gaussian(reach: isize, sigma: f64) -> Vec<Tap> {
     (-reach..=reach).flat_map(row).collect()
 }
 
+/// Taps of equal weight beside each other in a row.
+#[derive(Debug)]
+struct Run {
+    down: isize,
+    /// The first of them.
+    right: isize,
+    taps: usize,
+    weight: f64,
+}
+
+/// Taps, row by row, as runs.
+fn runs(taps: &[Tap]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for &(down, right, weight) in taps {
+        match runs.last_mut() {
+            Some(run) if (run.down, run.right + run.taps as isize, run.weight) == (down, right, weight) => {
+                run.taps += 1;
+            }
+            _ => runs.push(Run { down, right, taps: 1, weight }),
+        }
+    }
+    runs
+}
+
 /// Replaces each value of a plane by the sum of its neighbours' values times the taps' weights.
+///
+/// A run of taps takes two values of the sums of each row from its start: most of a disk is one run a row.
 fn filter(plane: &mut [f64], h: usize, w: usize, taps: &[Tap]) {
-    let reach = taps.iter().map(|(down, right, _)| down.abs().max(right.abs())).max().unwrap_or(0);
+    let (runs, reach) = (runs(taps), taps.iter().map(|tap| tap.0.abs().max(tap.1.abs())).max().unwrap_or(0));
     let places = |n: usize| (-reach..n as isize + reach).map(move |at| Edge::Mirror.place(at, n));
     // With a frame around it, every tap reads whole rows.
     let wide = w + 2 * reach as usize;
     let columns: Vec<usize> = places(w).collect();
     let framed: Vec<f64> =
         places(h).flat_map(|y| columns.iter().map(move |x| (y, x))).map(|(y, x)| plane[y * w + x]).collect();
-    plane.fill(0.0);
-    for (y, row) in plane.chunks_exact_mut(w).enumerate() {
-        for (down, right, weight) in taps {
-            let start = (y + (reach + down) as usize) * wide + (reach + right) as usize;
-            row.iter_mut().zip(&framed[start..][..w]).for_each(|(value, from)| *value += weight * from);
+    let sums: Vec<f64> = framed.chunks_exact(wide).flat_map(sums).collect();
+    widened(|| {
+        for (y, to) in plane.chunks_exact_mut(w).enumerate() {
+            to.fill(0.0);
+            for run in &runs {
+                let (row, start) = (y + (reach + run.down) as usize, (reach + run.right) as usize);
+                if run.taps == 1 {
+                    let from = &framed[row * wide + start..][..w];
+                    to.iter_mut().zip(from).for_each(|(to, from)| *to += run.weight * from);
+                    continue;
+                }
+                let from = &sums[row * (wide + 1) + start..][..w + run.taps];
+                for ((to, before), upto) in to.iter_mut().zip(from).zip(&from[run.taps..]) {
+                    *to += run.weight * (upto - before);
+                }
+            }
         }
-    }
+    });
+}
+
+/// Sums of a row's first values: of none, of one, ... of all.
+fn sums(row: &[f64]) -> impl Iterator<Item = f64> {
+    let next = |sum: &mut f64, value: &f64| {
+        *sum += value;
+        Some(*sum)
+    };
+    std::iter::once(0.0).chain(row.iter().scan(0.0, next))
 }
 
 #[cfg(test)]

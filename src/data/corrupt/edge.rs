@@ -29,14 +29,39 @@ impl Edge {
         }
     }
 
-    /// The value between pixels of a plane at the row `y` and the column `x`, from the four around it.
-    pub(super) fn between(self, plane: &[f64], [h, w]: [usize; 2], y: f64, x: f64) -> f64 {
+    /// The place between pixels of a plane at the row `y` and the column `x`.
+    #[inline(always)]
+    pub(super) fn spot(self, [h, w]: [usize; 2], y: f64, x: f64) -> Spot {
         let (top, left) = (y.floor(), x.floor());
-        let (down, right) = (y - top, x - left);
-        let row = |at| &plane[self.place(at, h) * w..][..w];
-        let columns = [self.place(left as isize, w), self.place(left as isize + 1, w)];
-        let across = |row: &[f64]| row[columns[0]] * (1.0 - right) + row[columns[1]] * right;
-        across(row(top as isize)) * (1.0 - down) + across(row(top as isize + 1)) * down
+        let shares = [y - top, x - left];
+        let (top, left) = (top as isize, left as isize);
+        // Nearly all are inside, where nothing has to be found.
+        if top >= 0 && left >= 0 && top + 1 < h as isize && left + 1 < w as isize {
+            let (top, left) = (top as usize, left as usize);
+            return Spot { rows: [top * w, (top + 1) * w], columns: [left, left + 1], shares };
+        }
+        let rows = [top, top + 1].map(|at| self.place(at, h) * w);
+        Spot { rows, columns: [left, left + 1].map(|at| self.place(at, w)), shares }
+    }
+}
+
+/// The four pixels around a place, and how far it is from the first.
+#[derive(Clone, Copy)]
+pub(super) struct Spot {
+    /// Where the rows start.
+    rows: [usize; 2],
+    columns: [usize; 2],
+    /// Down and right, 0 to 1.
+    shares: [f64; 2],
+}
+
+impl Spot {
+    /// The value there, from the four around it.
+    #[inline(always)]
+    pub(super) fn of(&self, plane: &[f64]) -> f64 {
+        let ([left, right], [down, along]) = (self.columns, self.shares);
+        let across = |row: usize| plane[row + left] * (1.0 - along) + plane[row + right] * along;
+        across(self.rows[0]) * (1.0 - down) + across(self.rows[1]) * down
     }
 }
 
@@ -62,8 +87,8 @@ mod tests {
     #[test]
     fn a_value_between_pixels_is_mixed_from_four() {
         let plane = [0.0, 1.0, 2.0, 3.0];
-        assert_eq!(Edge::Reflect.between(&plane, [2, 2], 0.25, 0.5), 1.0);
-        assert_eq!(Edge::Reflect.between(&plane, [2, 2], -0.3, 1.4), 1.0);
-        assert_eq!(Edge::Mirror.between(&plane, [2, 2], -0.25, 0.0), 0.5);
+        assert_eq!(Edge::Reflect.spot([2, 2], 0.25, 0.5).of(&plane), 1.0);
+        assert_eq!(Edge::Reflect.spot([2, 2], -0.3, 1.4).of(&plane), 1.0);
+        assert_eq!(Edge::Mirror.spot([2, 2], -0.25, 0.0).of(&plane), 0.5);
     }
 }

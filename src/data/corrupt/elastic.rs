@@ -1,8 +1,9 @@
 //! Stretching: every pixel taken from near its place.
 
 use super::bell::Bell;
-use super::edge::Edge;
+use super::edge::{Edge, Spot};
 use super::{Effect, Level, between};
+use crate::kernels::simd::widened;
 use crate::rng::Rng;
 
 /// Three points of the plane as `[x, y]`.
@@ -32,23 +33,27 @@ pub(super) fn elastic(level: Level) -> Effect {
         let size = picture.size();
         let from = moved_points(size, affine, rng);
         let [dx, dy] = [(); 2].map(|()| field(size, alpha, &bell, rng));
-        for plane in picture.planes() {
-            let turned = each(size, |y, x| {
-                let [u, v] = from([x, y]);
-                Edge::Mirror.between(plane, size, v, u)
-            });
-            let stretched = each(size, |y, x| {
-                let at = y as usize * size[1] + x as usize;
-                Edge::Reflect.between(&turned, size, y + dy[at], x + dx[at])
-            });
-            plane.copy_from_slice(&stretched);
-        }
+        picture.values = resampled(&picture.values, size, |_, y, x| {
+            let [u, v] = from([x, y]);
+            Edge::Mirror.spot(size, v, u)
+        });
+        picture.values =
+            resampled(&picture.values, size, |at, y, x| Edge::Reflect.spot(size, y + dy[at], x + dx[at]));
     })
 }
 
-/// `value(y, x)` for all pixels, row by row.
-fn each([h, w]: [usize; 2], value: impl Fn(f64, f64) -> f64) -> Vec<f64> {
-    (0..h).flat_map(|y| (0..w).map(move |x| (y as f64, x as f64))).map(|(y, x)| value(y, x)).collect()
+/// Planes whose pixel `at`, in row `y` and column `x`, is what they show at `spot(at, y, x)`.
+fn resampled(planes: &[f64], [h, w]: [usize; 2], spot: impl Fn(usize, f64, f64) -> Spot) -> Vec<f64> {
+    let mut to = vec![0.0; planes.len()];
+    widened(|| {
+        for at in 0..h * w {
+            let spot = spot(at, (at / w) as f64, (at % w) as f64);
+            for (to, plane) in to.chunks_exact_mut(h * w).zip(planes.chunks_exact(h * w)) {
+                to[at] = spot.of(plane);
+            }
+        }
+    });
+    to
 }
 
 /// How far each pixel moves in one direction.

@@ -67,7 +67,9 @@ pub(super) fn plasma(side: usize, decay: f64, rng: &mut Rng) -> Vec<f64> {
 
 /// The mean of the four points at these offsets from one, around the edges.
 fn mean(map: &[f64], side: usize, [y, x]: [usize; 2], offsets: [[usize; 2]; 4]) -> f64 {
-    let value = |[down, right]: [usize; 2]| map[(y + down) % side * side + (x + right) % side];
+    // The remainder of a power of two.
+    let mask = side - 1;
+    let value = |[down, right]: [usize; 2]| map[((y + down) & mask) * side + ((x + right) & mask)];
     offsets.map(value).iter().sum::<f64>() / 4.0
 }
 

@@ -35,7 +35,7 @@ mod zoom;
 use std::fmt;
 use std::str::FromStr;
 
-use super::Images;
+use super::{Images, Set};
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 pub use kind::Kind;
@@ -128,19 +128,24 @@ impl Corruption {
     /// Values are cut to 0..1, scaled by 255 and rounded down, as the published scripts do.
     #[must_use]
     pub fn apply(&self, images: &Images, seed: u64) -> Images {
-        self.apply_telling(images, seed, || ())
+        let change = self.change(images.shape());
+        images.map(|i, from, to| change(Rng::stream(seed, i as u64), from, to))
     }
 
-    /// As [`Self::apply`]; `tell` is called after each image, by any thread.
+    /// As [`Self::apply`], of a set whose images are damaged when they are read.
     #[must_use]
-    pub fn apply_telling(&self, images: &Images, seed: u64, tell: impl Fn() + Sync) -> Images {
+    pub fn over(&self, set: &Set, seed: u64) -> Set {
+        set.changed(seed, self.change(set.shape()))
+    }
+
+    /// What is done to the bytes of one image of `shape`.
+    fn change(&self, shape: [usize; 3]) -> impl Fn(Rng, &[u8], &mut [u8]) + Send + Sync + use<> {
         let effect = self.kind.effect(Level { constants: self.constants, severity: self.severity });
-        images.map(|i, from, to| {
-            let mut picture = Picture::new(images.shape(), from);
-            effect(&mut picture, &mut Rng::stream(seed, i as u64));
+        move |mut rng, from, to| {
+            let mut picture = Picture::new(shape, from);
+            effect(&mut picture, &mut rng);
             picture.write(to);
-            tell();
-        })
+        }
     }
 }
 

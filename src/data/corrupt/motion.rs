@@ -2,6 +2,7 @@
 
 use super::edge::Edge;
 use super::{Effect, Level, between};
+use crate::kernels::simd::widened;
 
 /// A camera that moved by half a Gaussian of deviation `sigma` over `2 radius + 1` pixels, at an angle
 /// of -45 to 45 degrees.
@@ -41,14 +42,17 @@ pub(super) fn spread(plane: &mut [f64], [h, w]: [usize; 2], (radius, sigma): (us
         if down.unsigned_abs() >= h || right.unsigned_abs() >= w {
             break;
         }
-        for (y, to) in plane.chunks_exact_mut(w).enumerate() {
-            let row = &from[Edge::Nearest.place(y as isize + down, h) * w..][..w];
-            add_moved(to, weight / sum, row, right);
-        }
+        widened(|| {
+            for (y, to) in plane.chunks_exact_mut(w).enumerate() {
+                let row = &from[Edge::Nearest.place(y as isize + down, h) * w..][..w];
+                add_moved(to, weight / sum, row, right);
+            }
+        });
     }
 }
 
 /// `to(x) += weight row(x + right)`, the row's ends repeating.
+#[inline(always)]
 fn add_moved(to: &mut [f64], weight: f64, row: &[f64], right: isize) {
     let (w, by) = (row.len(), right.unsigned_abs());
     let add = |to: &mut [f64], from: &[f64]| {

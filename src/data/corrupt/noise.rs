@@ -83,9 +83,16 @@ pub(super) fn speckle(level: Level) -> Effect {
     })
 }
 
-/// A Poisson distribution as its sums `P(0), P(0) + P(1), ...`. A byte has 256 values, so that few
-/// distributions serve all pixels.
-struct Counts(Vec<f64>);
+/// Equal parts of 0..1 whose first counts are known.
+const PARTS: usize = 256;
+
+/// A Poisson distribution. A byte has 256 values, so that few distributions serve all pixels.
+struct Counts {
+    /// `P(0), P(0) + P(1), ...`
+    sums: Vec<f64>,
+    /// The count that the start of each part has: where to look from.
+    starts: Vec<u16>,
+}
 
 impl Counts {
     /// The distribution of this mean, at most 600 or `P(0)` would be too small for a number.
@@ -98,12 +105,16 @@ impl Counts {
             chance *= mean / (k + 1) as f64;
             sum
         };
-        Self((0..most).map(&mut add).collect())
+        let sums: Vec<f64> = (0..most).map(&mut add).collect();
+        let start = |part: usize| sums.partition_point(|sum| *sum <= part as f64 / PARTS as f64) as u16;
+        Self { starts: (0..PARTS).map(start).collect(), sums }
     }
 
     /// The count whose share of 0..1 holds `draw`.
     fn draw(&self, draw: f64) -> f64 {
-        self.0.partition_point(|sum| *sum <= draw) as f64
+        let start = usize::from(self.starts[((draw * PARTS as f64) as usize).min(PARTS - 1)]);
+        let more = self.sums[start.min(self.sums.len())..].iter().take_while(|sum| **sum <= draw).count();
+        (start + more) as f64
     }
 }
 

@@ -1,6 +1,7 @@
 //! The bright outlines of drops of water, by a chain of filters on bytes as OpenCV has them.
 
 use super::edge::Edge;
+use crate::kernels::simd::widened;
 
 /// A plane of whole numbers, and its size.
 type Plane = Vec<i32>;
@@ -34,15 +35,22 @@ pub(super) fn outline(drops: &[u8], size: [usize; 2]) -> Vec<f64> {
 
 /// Every value's 3 x 3 neighbours times these weights, added.
 fn window(plane: &[f64], [h, w]: [usize; 2], weights: [[f64; 3]; 3]) -> Vec<f64> {
-    let place = |at: usize, by: usize, n: usize| Edge::Mirror.place(at as isize + by as isize - 1, n);
-    let sum = |y: usize, x: usize| -> f64 {
-        let row = |(down, weights): (usize, &[f64; 3])| {
-            let row = &plane[place(y, down, h) * w..][..w];
-            weights.iter().enumerate().map(|(right, weight)| weight * row[place(x, right, w)]).sum::<f64>()
-        };
-        weights.iter().enumerate().map(row).sum()
-    };
-    (0..h * w).map(|at| sum(at / w, at % w)).collect()
+    let places = |n: usize| (-1..=n as isize).map(move |at| Edge::Mirror.place(at, n));
+    // With a frame around it, every weight reads whole rows.
+    let columns: Vec<usize> = places(w).collect();
+    let framed: Vec<f64> = places(h).flat_map(|y| columns.iter().map(move |x| plane[y * w + x])).collect();
+    let mut to = vec![0.0; h * w];
+    widened(|| {
+        for (y, to) in to.chunks_exact_mut(w).enumerate() {
+            for (down, weights) in weights.iter().enumerate() {
+                let row = &framed[(y + down) * (w + 2)..][..w + 2];
+                for (to, near) in to.iter_mut().zip(row.windows(3)) {
+                    *to += weights[0] * near[0] + weights[1] * near[1] + weights[2] * near[2];
+                }
+            }
+        }
+    });
+    to
 }
 
 /// Canny's edges: where the slope is greatest across its own direction and over `STRONG`, and all over
@@ -50,10 +58,13 @@ fn window(plane: &[f64], [h, w]: [usize; 2], weights: [[f64; 3]; 3]) -> Vec<f64>
 fn edges(heights: &[i32], size: [usize; 2]) -> Vec<bool> {
     let [h, w] = size;
     let slopes = slopes(heights, size);
-    let steep = |y: isize, x: isize| {
-        let inside = (0..h as isize).contains(&y) && (0..w as isize).contains(&x);
-        if inside { slopes[y as usize * w + x as usize].map(i32::abs).iter().sum() } else { 0 }
-    };
+    // With a frame of none around it.
+    let wide = w + 2;
+    let mut sums = vec![0; (h + 2) * wide];
+    for (to, from) in sums.chunks_exact_mut(wide).skip(1).zip(slopes.chunks_exact(w)) {
+        to[1..].iter_mut().zip(from).for_each(|(to, [dx, dy])| *to = dx.abs() + dy.abs());
+    }
+    let steep = |y: isize, x: isize| sums[(y + 1) as usize * wide + (x + 1) as usize];
     let is_ridge = |y: isize, x: isize| {
         let ([dx, dy], own) = (slopes[y as usize * w + x as usize], steep(y, x));
         let (across, along) = (f64::from(dx.abs()), f64::from(dy.abs()));
@@ -76,17 +87,17 @@ fn edges(heights: &[i32], size: [usize; 2]) -> Vec<bool> {
 
 /// Slopes to the right and down by Sobel's 3 x 3 filters, edges repeated.
 fn slopes(heights: &[i32], [h, w]: [usize; 2]) -> Vec<[i32; 2]> {
-    let at = |y: usize, down: isize, x: usize, right: isize| {
-        let [y, x] = [Edge::Nearest.place(y as isize + down, h), Edge::Nearest.place(x as isize + right, w)];
-        heights[y * w + x]
+    let row = |y: isize| &heights[Edge::Nearest.place(y, h) * w..][..w];
+    let slopes = |y: isize| {
+        let rows = [-1, 0, 1].map(|down| row(y + down));
+        (0..w).map(move |x| {
+            let [left, right] = [x.saturating_sub(1), (x + 1).min(w - 1)];
+            let column = |x: usize| rows[0][x] + 2 * rows[1][x] + rows[2][x];
+            let across = |row: &[i32]| row[left] + 2 * row[x] + row[right];
+            [column(right) - column(left), across(rows[2]) - across(rows[0])]
+        })
     };
-    let slope = |i: usize| {
-        let (y, x) = (i / w, i % w);
-        let column = |right| at(y, -1, x, right) + 2 * at(y, 0, x, right) + at(y, 1, x, right);
-        let row = |down| at(y, down, x, -1) + 2 * at(y, down, x, 0) + at(y, down, x, 1);
-        [column(1) - column(-1), row(1) - row(-1)]
-    };
-    (0..h * w).map(slope).collect()
+    (0..h as isize).flat_map(slopes).collect()
 }
 
 /// All places over 0 that are over `STRONG` or touch, also by corners, one that is in.
@@ -121,23 +132,23 @@ fn distances(edge: &[bool], [h, w]: [usize; 2]) -> Vec<f64> {
         (-2, -1, 2.1969),
         (-2, 1, 2.1969),
     ];
-    let mut distance: Vec<f64> = edge.iter().map(|edge| if *edge { 0.0 } else { f64::MAX }).collect();
+    // With a frame of two around it, every step has an end.
+    let wide = w + 4;
+    let mut framed = vec![f64::MAX; (h + 4) * wide];
+    let place = |i: usize| (i / w + 2) * wide + i % w + 2;
+    for (i, _) in edge.iter().enumerate().filter(|(_, edge)| **edge) {
+        framed[place(i)] = 0.0;
+    }
+    let steps = STEPS.map(|(down, right, length)| (down * wide as isize + right, length));
     // From the first place to the last with steps back, then the other way.
     for direction in [1, -1] {
         for i in 0..h * w {
-            let at = if direction == 1 { i } else { h * w - 1 - i };
-            let (y, x) = ((at / w) as isize, (at % w) as isize);
-            let mut least = distance[at];
-            for (down, right, length) in STEPS {
-                let (y, x) = (y + direction * down, x + direction * right);
-                if (0..h as isize).contains(&y) && (0..w as isize).contains(&x) {
-                    least = least.min(distance[y as usize * w + x as usize] + length);
-                }
-            }
-            distance[at] = least;
+            let at = place(if direction == 1 { i } else { h * w - 1 - i });
+            let ways = steps.map(|(step, length)| framed[at.wrapping_add_signed(direction * step)] + length);
+            framed[at] = ways.into_iter().fold(framed[at], f64::min);
         }
     }
-    distance
+    framed.chunks_exact(wide).skip(2).take(h).flat_map(|row| &row[2..w + 2]).copied().collect()
 }
 
 /// Bytes spread over 0 to 255 by how many are below them; a plane of one value stays.

@@ -1,5 +1,7 @@
 //! One image as numbers, the form in which corruptions work on it.
 
+use crate::kernels::simd::widened;
+
 /// Weights of red, green and blue in the brightness that the eye sees.
 pub(super) const LUMA: [f64; 3] = [0.299, 0.587, 0.114];
 
@@ -17,7 +19,9 @@ pub(super) struct Picture {
 impl Picture {
     /// The picture of these bytes.
     pub(super) fn new(shape: [usize; 3], bytes: &[u8]) -> Self {
-        Self { shape, values: bytes.iter().map(|byte| f64::from(*byte) / 255.0).collect() }
+        let mut values = vec![0.0; bytes.len()];
+        widened(|| values.iter_mut().zip(bytes).for_each(|(to, byte)| *to = f64::from(*byte) / 255.0));
+        Self { shape, values }
     }
 
     /// The planes of the channels, each of `h * w` values.
@@ -56,13 +60,12 @@ impl Picture {
 
     /// Writes the bytes: cut to 0..1, scaled by 255, rounded down.
     pub(super) fn write(&self, bytes: &mut [u8]) {
-        for (byte, value) in bytes.iter_mut().zip(&self.values) {
-            *byte = byte_of(*value);
-        }
+        widened(|| bytes.iter_mut().zip(&self.values).for_each(|(byte, value)| *byte = byte_of(*value)));
     }
 }
 
 /// The byte of a value: cut to 0..1, scaled by 255, rounded down.
+#[inline(always)]
 pub(super) fn byte_of(value: f64) -> u8 {
     (value.clamp(0.0, 1.0) * 255.0) as u8
 }

@@ -1,6 +1,7 @@
 //! Large pixels.
 
 use super::{Effect, Level};
+use crate::kernels::simd::widened;
 
 /// Reduces both sides to `share` by means of boxes, and enlarges again by repetition.
 ///
@@ -15,17 +16,30 @@ pub(super) fn pixelate(level: Level) -> Effect {
     Box::new(move |picture, _| {
         let [h, w] = picture.size();
         let [rows, columns] = [h, w].map(|n| boxes(n, ((n as f64 * share) as usize).max(1)));
+        let from = |n: usize, small: usize| {
+            (0..n).map(move |i| ((i as f64 + 0.5) * small as f64 / n as f64) as usize).collect::<Vec<_>>()
+        };
+        let sources = from(w, columns.len());
+        let mut small = vec![0.0; rows.len() * columns.len()];
+        let mut across = vec![0.0; h * columns.len()];
         for plane in picture.planes() {
-            let across: Vec<Vec<f64>> = plane
-                .chunks_exact(w)
-                .map(|row| columns.iter().map(|&(start, end)| mean(&row[start..end])).collect())
-                .collect();
-            let small: Vec<Vec<f64>> = rows.iter().map(|&(start, end)| means(&across[start..end])).collect();
-            let from =
-                |i: usize, n: usize, small: usize| ((i as f64 + 0.5) * small as f64 / n as f64) as usize;
-            for (y, row) in plane.chunks_exact_mut(w).enumerate() {
-                let source = &small[from(y, h, rows.len())];
-                row.iter_mut().enumerate().for_each(|(x, to)| *to = source[from(x, w, columns.len())]);
+            widened(|| {
+                for (row, to) in plane.chunks_exact(w).zip(across.chunks_exact_mut(columns.len())) {
+                    for (to, &(start, end)) in to.iter_mut().zip(&columns) {
+                        *to = mean(row[start..end].iter().sum(), end - start);
+                    }
+                }
+                for (to, &(start, end)) in small.chunks_exact_mut(columns.len()).zip(&rows) {
+                    to.fill(0.0);
+                    for row in across.chunks_exact(to.len()).take(end).skip(start) {
+                        to.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+                    }
+                    to.iter_mut().for_each(|sum| *sum = mean(*sum, end - start));
+                }
+            });
+            for (row, source) in plane.chunks_exact_mut(w).zip(from(h, rows.len())) {
+                let small = &small[source * columns.len()..][..columns.len()];
+                row.iter_mut().zip(&sources).for_each(|(to, source)| *to = small[*source]);
             }
         }
     })
@@ -38,17 +52,11 @@ fn boxes(n: usize, small: usize) -> Vec<(usize, usize)> {
     (0..small).map(|i| (edge(i), edge(i + 1).min(n))).collect()
 }
 
-/// The mean of some values, rounded to a byte.
-fn mean(values: &[f64]) -> f64 {
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
+/// The mean of `n` values of this sum, rounded to a byte.
+#[inline(always)]
+fn mean(sum: f64, n: usize) -> f64 {
     // Halves go up; the small number stands for what sums of bytes over 255 lose.
-    (mean * 255.0 + 0.5 + 1e-9).floor() / 255.0
-}
-
-/// [`mean`] of every column of some rows.
-fn means(rows: &[Vec<f64>]) -> Vec<f64> {
-    let column = |x: usize| mean(&rows.iter().map(|row| row[x]).collect::<Vec<_>>());
-    (0..rows[0].len()).map(column).collect()
+    (sum / n as f64 * 255.0 + 0.5 + 1e-9).floor() / 255.0
 }
 
 #[cfg(test)]

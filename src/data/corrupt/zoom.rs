@@ -1,6 +1,7 @@
 //! Zoom: the middle of a picture, larger.
 
 use super::{Effect, Level};
+use crate::kernels::simd::widened;
 
 /// The mean of the picture and of its middle, enlarged by all of `1, 1 + step, ...` up to `most`.
 ///
@@ -14,11 +15,10 @@ pub(super) fn zoom(level: Level) -> Effect {
     let factors = arange(most, step);
     Box::new(move |picture, _| {
         let size = picture.size();
+        let zooms: Vec<Zoom> = factors.iter().map(|factor| Zoom::new(size, *factor)).collect();
         for plane in picture.planes() {
             let from = plane.to_vec();
-            for factor in &factors {
-                plane.iter_mut().zip(zoomed(&from, size, *factor)).for_each(|(to, value)| *to += value);
-            }
+            zooms.iter().for_each(|zoom| zoom.add(&from, plane));
             plane.iter_mut().for_each(|value| *value /= (factors.len() + 1) as f64);
         }
     })
@@ -36,21 +36,43 @@ fn arange(most: f64, step: f64) -> Vec<f64> {
 /// # Source
 ///
 /// Hendrycks and Dietterich 2019, `clipped_zoom`; `scipy.ndimage.zoom` of order 1.
-pub(super) fn zoomed(plane: &[f64], [h, w]: [usize; 2], factor: f64) -> Vec<f64> {
-    let (rows, columns) = (Samples::new(h, factor), Samples::new(w, factor));
-    let across: Vec<Vec<f64>> = (rows.start..rows.start + rows.crop)
-        .map(|y| columns.places.iter().map(|place| mix(place, |x| plane[y * w + x])).collect())
-        .collect();
-    let row = |place: &Place| (0..w).map(|x| mix(place, |y| across[y - rows.start][x])).collect::<Vec<_>>();
-    rows.places.iter().flat_map(row).collect()
+pub(super) fn zoomed(plane: &[f64], size: [usize; 2], factor: f64) -> Vec<f64> {
+    let mut large = vec![0.0; plane.len()];
+    Zoom::new(size, factor).add(plane, &mut large);
+    large
+}
+
+/// Where the pixels of both directions come from.
+struct Zoom {
+    rows: Samples,
+    columns: Samples,
+}
+
+impl Zoom {
+    fn new([h, w]: [usize; 2], factor: f64) -> Self {
+        Self { rows: Samples::new(h, factor), columns: Samples::new(w, factor) }
+    }
+
+    /// Adds the enlarged middle of one plane to another.
+    fn add(&self, from: &[f64], to: &mut [f64]) {
+        let (w, first) = (self.columns.places.len(), self.rows.start);
+        let rows = from.chunks_exact(w).skip(first).take(self.rows.crop);
+        let mix = |row: &[f64], (a, b, share): &Place| row[*a] * (1.0 - share) + row[*b] * share;
+        let across: Vec<f64> =
+            rows.flat_map(|row| self.columns.places.iter().map(move |place| mix(row, place))).collect();
+        let row = |y: usize| &across[(y - first) * w..][..w];
+        widened(|| {
+            for (to, (a, b, share)) in to.chunks_exact_mut(w).zip(&self.rows.places) {
+                for ((to, a), b) in to.iter_mut().zip(row(*a)).zip(row(*b)) {
+                    *to += a * (1.0 - share) + b * share;
+                }
+            }
+        });
+    }
 }
 
 /// A place between two pixels, and the share of the second.
 type Place = (usize, usize, f64);
-
-fn mix((a, b, share): &Place, value: impl Fn(usize) -> f64) -> f64 {
-    value(*a) * (1.0 - share) + value(*b) * share
-}
 
 /// Where the pixels of one direction come from.
 struct Samples {
