@@ -30,6 +30,9 @@ pub(super) struct Infer {
     /// Classes to print for each image
     #[arg(long, default_value_t = 3, value_name = "N")]
     top: usize,
+    /// With --json, add the logits of all classes
+    #[arg(long)]
+    logits: bool,
 }
 
 /// A class and its probability.
@@ -46,16 +49,20 @@ impl Infer {
             runner = runner.packed()?;
         }
         let shape = [0, 1, 2].map(|i| deployed.network.input.shape[i]);
-        let mut likely: Vec<Vec<Likely>> = Vec::new();
+        let (mut likely, mut all_logits): (Vec<Vec<Likely>>, Vec<Vec<f32>>) = Default::default();
         for files in self.image.chunks(Levers::FASTEST.infer_batch) {
-            let probabilities = cross_entropy::softmax(&runner.logits(&picture::read(files, shape)?)?)?;
-            let rows = probabilities.to_vec2::<f32>().during("reading probabilities")?;
+            let logits = runner.logits(&picture::read(files, shape)?)?;
+            let rows = cross_entropy::softmax(&logits)?.to_vec2().during("reading probabilities")?;
             likely.extend(rows.iter().map(|row| greatest(row, self.top)));
+            all_logits.extend(logits.to_vec2::<f32>().during("reading logits")?);
         }
         let images = || self.image.iter().zip(&likely);
         let text: String = images().map(|(path, likely)| line(path, likely, &deployed.network)).collect();
-        let values: Vec<Value> =
+        let mut values: Vec<Value> =
             images().map(|(path, likely)| value(path, likely, &deployed.network)).collect();
+        if self.logits {
+            values.iter_mut().zip(all_logits).for_each(|(value, logits)| value["logits"] = json!(logits));
+        }
         console.result_on(&compute.device, &text, json!({ "images": values }))?;
         Ok(0)
     }
