@@ -15,7 +15,7 @@ use crate::storage::Patch;
 use crate::zoo::{Model, Overrides};
 
 /// A model and what its file does not say.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct Base {
     /// Model file (safetensors)
     pub(super) model: PathBuf,
@@ -38,6 +38,11 @@ impl Base {
     pub(super) fn open(&self) -> Result<Model> {
         let size = self.size.as_deref().map(sides).transpose()?;
         Model::open(&self.model, &Overrides { mean: self.mean.clone(), std: self.std.clone(), size })
+    }
+
+    /// The same flags for another model.
+    pub(super) fn at(&self, model: &Path) -> Self {
+        Self { model: model.into(), ..self.clone() }
     }
 
     /// What the user typed, for another process; the model stands last.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
-use super::Session;
+use super::{Answers, Session};
 use crate::data::{Images, Normalize};
 use crate::device::{Compute, to_host};
 use crate::engine::infer::infer;
@@ -184,6 +184,17 @@ impl Runner {
         Ok(classes)
     }
 
+    /// The most likely class of each image, and how likely it is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Runner::logits`].
+    pub fn answers(&self, images: &Images) -> Result<Answers> {
+        let mut answers = Answers::default();
+        self.each_batch(images, |n, logits| answers.add(n, logits))?;
+        Ok(answers)
+    }
+
     /// Shows how many images a batch has, and their logits.
     fn each_batch(&self, images: &Images, mut show: impl FnMut(usize, &[f32])) -> Result<()> {
         let all: Vec<usize> = (0..images.len()).collect();
@@ -205,7 +216,7 @@ pub fn greatest(logits: &Tensor) -> Result<Vec<usize>> {
     Ok(rows.iter().map(|row| first_greatest(row)).collect())
 }
 
-fn first_greatest(row: &[f32]) -> usize {
+pub(super) fn first_greatest(row: &[f32]) -> usize {
     (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0)
 }
 

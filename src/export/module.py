@@ -21,6 +21,7 @@ from torch import nn
 STATISTICS = ("running_mean", "running_var")
 
 ACTIVATIONS = {
+    "hard_sigmoid": F.hardsigmoid,
     "hard_swish": F.hardswish,
     "relu": F.relu,
     "relu6": F.relu6,
@@ -111,6 +112,8 @@ class Network(nn.Module):
                 return F.max_pool2d(x, do["k"], do["stride"], do.get("padding", 0))
             case "mul":
                 return x * xs[1]
+            case "pad":
+                return F.pad(x, [do.get(side, 0) for side in ("left", "right", "top", "bottom")])
             case "zero":
                 rows, columns = (-(-side // do["stride"]) for side in x.shape[2:])
                 return x.new_zeros(x.shape[0], do["outputs"], rows, columns)

@@ -38,8 +38,10 @@ impl Writer<'_> {
             }
             Op::Linear { outputs, bias } => self.linear(node, x, [*outputs, shape[0]], *bias),
             Op::MaxPool(pool) => Ok(self.node("MaxPool", name, &inputs, windows(pool))),
-            Op::Mix => Err(node.error("is a choice that a search has not made yet; only finished networks \
-                                       have an ONNX form")),
+            Op::Mix => Err(node.error(
+                "is a choice that a search has not made yet; only finished networks \
+                                       have an ONNX form",
+            )),
             Op::Mul => plain(self, "Mul"),
             Op::Zero { outputs, stride } => self.zero(name, x, [*outputs, shape[0], *stride]),
         }
@@ -137,8 +139,7 @@ impl Writer<'_> {
     /// A 1x1 convolution gives the shape for any number of images, without operators on shapes.
     fn zero(&mut self, name: &str, x: &str, [outputs, c, stride]: [usize; 3]) -> Result<String> {
         let zeros = vec![0.0; outputs * c];
-        let weight =
-            self.initializer(&format!("{name}.zeros"), &[outputs, c, 1, 1], &zeros, self.numbers)?;
+        let weight = self.initializer(&format!("{name}.zeros"), &[outputs, c, 1, 1], &zeros, self.numbers)?;
         Ok(self.node("Conv", name, &[x, &weight], vec![integers("strides", &[stride; 2])]))
     }
 
