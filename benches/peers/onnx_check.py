@@ -1,9 +1,10 @@
 """Exported networks in ONNX Runtime and PyTorch, beside the program's own logits.
 
-    python onnx_check.py PROGRAM MODEL... [--torchvision resnet18,resnet50] [--images 4]
+    python onnx_check.py PROGRAM MODEL... [--torchvision resnet18,resnet50] [--operations] [--images 4]
 
 MODEL is a model file, or a model file and a patch as MODEL:PATCH. With `--torchvision`, networks of that
-package are made, too: random weights, batch norms that have seen noise. Each network is exported as ONNX
+package are made, too: random weights, batch norms that have seen noise; with `--operations`, one that holds
+every operation that a search may leave in a block. Each network is exported as ONNX
 (dynamic batch, batch of 1, with normalization inside, halves) and for PyTorch. Every graph must pass
 `onnx.checker` with its shapes inferred. All then see the same images of noise, which the program gets as
 PNG files. Printed is the greatest difference of a logit from the program's in `f32`, over the greatest
@@ -71,6 +72,70 @@ def made(name, folder):
     return str(path)
 
 
+def every_operation(folder):
+    """A network that holds every operation that a finished network may hold, as a model file."""
+    tensors, rng = {}, torch.Generator().manual_seed(0)
+
+    def node(name, op, *of, **fields):
+        part.append({"name": name, "do": {"op": op, **fields}, "of": list(of)})
+        return len(part)
+
+    def tensor(name, *shape, low=-0.3, high=0.3):
+        tensors[name] = low + (high - low) * torch.rand(shape, generator=rng)
+
+    def conv(name, c, outputs, k, x, **fields):
+        tensor(f"{name}.weight", outputs, c // fields.get("groups", 1), k, k)
+        if fields.get("bias"):
+            tensor(f"{name}.bias", outputs)
+        return node(name, "conv2d", x, outputs=outputs, k=k, **fields)
+
+    def norm(name, c, x):
+        for suffix in ("weight", "running_var"):
+            tensor(f"{name}.{suffix}", c, low=0.5, high=1.5)
+        for suffix in ("bias", "running_mean"):
+            tensor(f"{name}.{suffix}", c)
+        return node(name, "batch_norm", x, eps=1e-5)
+
+    part = []
+    x = conv("stem", 3, 8, 3, 0, padding=1, stride=2)
+    x = node("stem.relu6", "activation", norm("stem.norm", 8, x), kind="relu6")
+    parts = [{"name": "stem", "graph": part}]
+    for at, kind in enumerate(("hard_swish", "relu", "sigmoid", "silu")):
+        part = []
+        block = f"block.{at}"
+        tensor(f"{block}.instance.weight", 8, low=0.5, high=1.5)
+        tensor(f"{block}.instance.bias", 8)
+        y = node(f"{block}.instance", "instance_norm", 0, eps=1e-5)
+        tensor(f"{block}.open.gate", 8)
+        y = node(f"{block}.open", "gate", 0, y)
+        deep = conv(f"{block}.deep", 8, 8, 3, y, padding=2, dilation=2, groups=8, bias=True)
+        deep = node(f"{block}.act", "activation", norm(f"{block}.norm", 8, deep), kind=kind)
+        pools = [
+            node(f"{block}.{op}", op, y, k=3, stride=1, padding=1) for op in ("avg_pool", "max_pool")
+        ]
+        nothing = node(f"{block}.zero", "zero", y, outputs=8, stride=1)
+        joined = node(f"{block}.joined", "concat", deep, *pools, nothing)
+        joined = node(f"{block}.same", "identity", norm(f"{block}.joined_norm", 32, joined))
+        z = conv(f"{block}.mixed", 32, 8, 1, joined)
+        z = node(f"{block}.add", "add", z, y)
+        seen = node(f"{block}.seen", "add", node(f"{block}.mean", "global_avg_pool", z),
+                    node(f"{block}.std", "global_std_pool", z, eps=1e-5))
+        gate = node(f"{block}.kind", "activation", seen, kind=kind)
+        node(f"{block}.mul", "mul", z, gate)
+        parts.append({"name": block, "graph": part})
+    part = []
+    x = node("flat", "flatten", node("pool", "avg_pool", 0, k=4, stride=4))
+    tensor("fc.weight", 10, 8 * 4 * 4)
+    tensor("fc.bias", 10)
+    node("fc", "linear", x, outputs=10, bias=True)
+    parts.append({"name": "head", "graph": part})
+    given = {"shape": [3, 32, 32], "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}
+    network = {"version": 1, "architecture": "operations", "input": given, "classes": 10, "parts": parts}
+    path = folder / "every_operation.safetensors"
+    save_file(tensors, path, {"archrepair": json.dumps(network)})
+    return str(path)
+
+
 def program(arguments):
     ran = subprocess.run(arguments, capture_output=True, text=True)
     if ran.returncode:
@@ -131,6 +196,7 @@ def main():
     parser.add_argument("program")
     parser.add_argument("model", nargs="*")
     parser.add_argument("--torchvision", default="", metavar="NAME,...")
+    parser.add_argument("--operations", action="store_true", help="add a network of every operation")
     parser.add_argument("--images", type=int, default=4)
     asked = parser.parse_args()
     failed = False
@@ -139,6 +205,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         models = asked.model + [made(name, folder) for name in asked.torchvision.split(",") if name]
+        models += [every_operation(folder)] if asked.operations else []
         for i, model in enumerate(models):
             own = folder / str(i)
             own.mkdir()

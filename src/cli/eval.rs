@@ -1,17 +1,19 @@
 //! `archrepair eval`: accuracy on labelled images, clean and corrupted, alone or beside another network.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::base::{Base, class_names, corruptions, images};
+use super::corrupt::place;
 use super::{Console, Global};
 use crate::data::Images;
-use crate::data::corrupt::{Constants, Corruption};
+use crate::data::corrupt::{Constants, Corruption, Kind};
 use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::eval::corruption_error::is_complete;
-use crate::eval::{Answered, Condition, Confusion, CorruptionErrors, Deployed, Reference, Runner};
+use crate::eval::{self, Answered, Confusion, CorruptionErrors, Deployed, Reference, Runner};
 use crate::report::{Compared, Evaluation};
 use crate::storage::{check_free, publish};
 
@@ -22,6 +24,7 @@ use crate::storage::{check_free, publish};
   archrepair eval model.safetensors photos/ --patch fog.patch --corruption all --csv errors.csv
   archrepair eval new.safetensors photos/ --against old.safetensors
   archrepair eval model.safetensors photos/ --corruption all:imagenet --reference alexnet
+  archrepair eval model.safetensors photos/ --corrupted photos-c/
 
 Besides accuracy: the expected calibration error (15 bins), each class, which class is taken for which, and
 beside another network what was fixed and broken. Under corruptions: the mean error (over the 15 common
@@ -42,13 +45,26 @@ pub(super) struct Eval {
     /// NAME:SEVERITY:imagenet (strengths for larger images), all, or all:imagenet; `corrupt --help` names them
     #[arg(long, value_delimiter = ',', num_args = 1, value_name = "CORRUPTION")]
     corruption: Vec<String>,
-    /// By whose errors those under corruptions are divided: alexnet (published, needs all:imagenet), before
+    /// Corrupted images that are there already: a folder of KIND/SEVERITY or KIND.npy, as `corrupt` writes
+    /// it and as ImageNet-C and CIFAR-10-C are
+    #[arg(long, value_name = "DIR")]
+    corrupted: Option<PathBuf>,
+    /// By whose errors those under corruptions are divided: alexnet (published, needs all:imagenet or ImageNet-C), before
     /// (the network that is compared with), or a model [default: before, if there is one]
     #[arg(long, value_name = "NETWORK")]
     reference: Option<String>,
     /// Write a table of all conditions and classes to this file
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
+}
+
+/// Images that networks are asked about.
+enum Condition {
+    Clean,
+    /// Made now.
+    Made(Corruption),
+    /// Read from there.
+    Read(Corruption, PathBuf),
 }
 
 /// The networks that run.
@@ -60,20 +76,19 @@ struct Runners {
 
 impl Eval {
     pub(super) fn run(&self, (global, compute): (&Global, &Compute), console: &Console) -> Result<u8> {
-        let corruptions = corruptions(&self.corruption)?;
+        let conditions = self.conditions()?;
         self.csv.as_deref().map_or(Ok(()), check_free)?;
-        self.check_reference(&corruptions)?;
+        self.check_reference(&conditions)?;
         let deployed = self.base.deploy(self.patch.as_deref())?.deployed.on(compute);
         let data = images(&self.data, "evaluation", &deployed.network)?;
         deployed.check(&data)?;
         let runners = self.runners(&deployed, &data)?;
-        let bar = console.bar(1 + corruptions.len(), "evaluating");
+        let bar = console.bar(conditions.len(), "evaluating");
         let mut evaluation = self.evaluation(&deployed);
-        for corruption in [None].into_iter().chain(corruptions.into_iter().map(Some)) {
-            let corrupted = corruption.map(|corruption| corruption.apply(&data, global.seed));
-            bar.set_message(corruption.map_or_else(|| "clean".into(), |corruption| corruption.to_string()));
-            let answered = runners.answer(corrupted.as_ref().unwrap_or(&data))?;
-            add(&mut evaluation, corruption, &answered, &data.targets());
+        for condition in conditions {
+            bar.set_message(condition.corruption().map_or_else(|| "clean".into(), |one| one.to_string()));
+            let seen = condition.images(&data, global.seed, &deployed)?;
+            add(&mut evaluation, condition.corruption(), &runners.answer(&seen)?, &seen.targets());
             bar.inc(1);
         }
         bar.finish_and_clear();
@@ -87,17 +102,31 @@ impl Eval {
         Ok(0)
     }
 
+    /// Clean images first.
+    fn conditions(&self) -> Result<Vec<Condition>> {
+        let made = corruptions(&self.corruption)?.into_iter().map(Condition::Made);
+        let read = self.corrupted.as_deref().map_or_else(|| Ok(Vec::new()), held)?;
+        Ok([Condition::Clean].into_iter().chain(made).chain(read).collect())
+    }
+
     /// Refuses a reference that says nothing about these corruptions.
-    fn check_reference(&self, corruptions: &[Corruption]) -> Result<()> {
+    fn check_reference(&self, conditions: &[Condition]) -> Result<()> {
+        let corruptions: Vec<Corruption> = conditions.iter().filter_map(Condition::corruption).collect();
         let refused = |want: &str| {
             let got = self.reference.clone().unwrap_or_default();
             Err(Error::Config { field: "reference", got, want: want.into() })
         };
+        let of_imagenet = |one: &Condition| match one {
+            Condition::Made(corruption) => corruption.constants() == Constants::ImageNet,
+            // Whoever made them knows.
+            Condition::Clean | Condition::Read(..) => true,
+        };
+        let is_imagenet_c = is_complete(&corruptions) && conditions.iter().all(of_imagenet);
         match self.reference.as_deref() {
             None => Ok(()),
-            Some(_) if corruptions.is_empty() => refused("none without --corruption"),
-            Some("alexnet") if !is_complete(corruptions, Some(Constants::ImageNet)) => {
-                refused("--corruption all:imagenet with it: it is known for these alone")
+            Some(_) if corruptions.is_empty() => refused("none without corruptions"),
+            Some("alexnet") if !is_imagenet_c => {
+                refused("--corruption all:imagenet with it, or ImageNet-C: it is known for these alone")
             }
             Some("before") if !self.is_compared() => refused("--patch or --against with it"),
             Some(_) => Ok(()),
@@ -166,6 +195,48 @@ impl Eval {
     }
 }
 
+impl Condition {
+    fn corruption(&self) -> Option<Corruption> {
+        match self {
+            Self::Clean => None,
+            Self::Made(corruption) | Self::Read(corruption, _) => Some(*corruption),
+        }
+    }
+
+    fn images<'a>(&self, clean: &'a Images, seed: u64, network: &Deployed) -> Result<Cow<'a, Images>> {
+        match self {
+            Self::Clean => Ok(Cow::Borrowed(clean)),
+            Self::Made(corruption) => Ok(Cow::Owned(corruption.apply(clean, seed))),
+            Self::Read(_, path) => {
+                let read = images(path, "corrupted", &network.network)?;
+                network.check(&read)?;
+                Ok(Cow::Owned(read))
+            }
+        }
+    }
+}
+
+/// The corrupted images in a folder, in the order of the published tables.
+fn held(folder: &Path) -> Result<Vec<Condition>> {
+    let mut found = Vec::new();
+    for (&kind, severity) in Kind::all().iter().flat_map(|kind| (1..=5).map(move |severity| (kind, severity))) {
+        let npy = folder.join(format!("{}.npy", kind.name()));
+        if npy.exists() {
+            let of_severity = format!("{}:{severity}", npy.display()).into();
+            found.push(Condition::Read(Corruption::new(kind, severity, Constants::Cifar)?, of_severity));
+        }
+        for constants in Constants::ALL {
+            let corruption = Corruption::new(kind, severity, constants)?;
+            let path = place(folder, corruption);
+            if path.exists() {
+                found.push(Condition::Read(corruption, path));
+            }
+        }
+    }
+    let empty = || Error::Empty { set: "corrupted", path: folder.into() };
+    if found.is_empty() { Err(empty()) } else { Ok(found) }
+}
+
 impl Runners {
     fn answer(&self, images: &Images) -> Result<Answered> {
         let of = |runner: &Option<Runner>| runner.as_ref().map(|runner| runner.answers(images)).transpose();
@@ -184,5 +255,5 @@ fn add(evaluation: &mut Evaluation, corruption: Option<Corruption>, answered: &A
         Some(_) => evaluation.corrupted.add(&confusion),
         None => evaluation.clean = confusion,
     }
-    evaluation.conditions.push(Condition::new(corruption, answered, labels, n_classes));
+    evaluation.conditions.push(eval::Condition::new(corruption, answered, labels, n_classes));
 }

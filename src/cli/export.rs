@@ -31,7 +31,10 @@ Formats:
                metadata
   pytorch      a folder of model.safetensors and model.py, whose `load` gives a torch.nn.Module
   safetensors  tensors under the names of the model; the network, with what a search added, in the
-               metadata entry `archrepair`")]
+               metadata entry `archrepair`
+
+TensorRT makes an engine of a graph by `trtexec --onnx=fog.onnx --saveEngine=fog.engine`, of a dynamic batch
+with `--shapes=input:1x3x224x224` besides.")]
 pub(super) struct Export {
     #[command(flatten)]
     base: Base,

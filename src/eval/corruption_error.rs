@@ -17,7 +17,7 @@
 //! "AugMix", ICLR 2020 (arXiv:1912.02781), section 4.1.
 
 use super::{Change, Condition};
-use crate::data::corrupt::{Constants, Corruption, Kind};
+use crate::data::corrupt::{Corruption, Kind};
 
 /// Error under one kind of corruption.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -97,7 +97,7 @@ impl CorruptionErrors {
         };
         let kinds: Vec<KindError> = Kind::all().iter().filter_map(errors).collect();
         let corruptions: Vec<Corruption> = corrupted.iter().filter_map(|one| one.corruption).collect();
-        let is_complete = is_complete(&corruptions, None);
+        let is_complete = is_complete(&corruptions);
         (!kinds.is_empty()).then(|| Self { clean: of(clean), kinds, is_complete })
     }
 
@@ -151,15 +151,13 @@ fn error(accuracy: f64, change: &Change) -> f64 {
     if change.n == 0 { 0.0 } else { 1.0 - accuracy }
 }
 
-/// Whether each common kind is there once at each severity, and with these constants if any are given.
+/// Whether each common kind is there once at each severity.
 #[must_use]
-pub fn is_complete(corruptions: &[Corruption], constants: Option<Constants>) -> bool {
-    let is_there = |kind: Kind, severity: u8| {
-        let mut same = corruptions.iter().filter(|one| one.kind() == kind && one.severity() == severity);
-        let first = same.next().filter(|one| constants.is_none_or(|wanted| one.constants() == wanted));
-        first.is_some() && same.next().is_none()
+pub fn is_complete(corruptions: &[Corruption]) -> bool {
+    let n = |kind: Kind, severity: u8| {
+        corruptions.iter().filter(|one| one.kind() == kind && one.severity() == severity).count()
     };
-    Kind::common().iter().all(|&kind| (1..=5).all(|severity| is_there(kind, severity)))
+    Kind::common().iter().all(|&kind| (1..=5).all(|severity| n(kind, severity) == 1))
 }
 
 #[cfg(test)]
@@ -233,8 +231,8 @@ mod tests {
         let errors = CorruptionErrors::after(&conditions).unwrap();
         assert!(errors.is_complete && (errors.mean() - 0.4).abs() < 1e-12);
         let all: Vec<Corruption> = conditions.iter().filter_map(|one| one.corruption).collect();
-        assert!(is_complete(&all, Some(Constants::ImageNet)) && is_complete(&all[..75], None));
-        assert!(!is_complete(&all, Some(Constants::Cifar)) && !is_complete(&all[1..], None));
+        assert!(is_complete(&all[..75]) && !is_complete(&all[1..]));
+        assert!(!is_complete(&[&all[..], &all[..1]].concat()), "one of them twice");
         // AlexNet's own errors are its mCE of 1.
         let alexnet = Reference::alexnet();
         let itself =

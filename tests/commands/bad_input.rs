@@ -256,7 +256,7 @@ fn settings_outside_of_their_range_are_refused() {
         ),
         (
             "eval model.safetensors replay --reference before".into(),
-            "reference is before, expected none without --corruption",
+            "reference is before, expected none without corruptions",
         ),
         (format!("{repair} --steps 0"), "steps is 0, expected at least 1"),
         (format!("{repair} --candidates 0"), "candidates is 0, expected at least 1"),

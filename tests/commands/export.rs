@@ -85,3 +85,22 @@ fn errors_are_divided_by_those_of_a_model() {
     assert_eq!((&errors["reference"], &errors["is_15_at_5_severities"]), (&json!("alexnet"), &json!(true)));
     assert!(errors["mce"].as_f64().is_some_and(|mce| mce > 1.0), "{errors}");
 }
+
+#[test]
+fn corrupted_images_that_are_there_give_what_those_made_now_give() {
+    let folder = Folder::new();
+    let names = "contrast:5,fog:1,fog:2:imagenet";
+    folder.json(&format!("corrupt failures --corruption {names} --format idx --out damaged"));
+    let mut made = folder.json(&format!("eval model.safetensors failures --corruption {names}"));
+    let mut read = folder.json("eval model.safetensors failures --corrupted damaged");
+    let sorted = |value: &mut Value| {
+        let mut all = value["conditions"].take().as_array().unwrap().clone();
+        all.sort_by_key(|condition| condition["name"].to_string());
+        all
+    };
+    assert_eq!(sorted(&mut made), sorted(&mut read));
+    assert_eq!(made["corruption_error"], read["corruption_error"]);
+    let ran = folder.run("eval model.safetensors failures --corrupted replay");
+    assert_eq!(ran.status, 20);
+    assert!(ran.stderr.contains("corrupted set replay holds no images"), "{}", ran.stderr);
+}

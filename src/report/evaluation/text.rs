@@ -128,15 +128,11 @@ impl Evaluation {
     }
 
     fn confusions(&self) -> String {
-        let of = match &self.compared {
-            Some(_) => "Answers after",
-            None => "Answers",
-        };
         let show = |images: &str, confusion: &Confusion| {
             if confusion.cells().next().is_none() {
                 return String::new();
             }
-            format!("{of} to {images}\n\n{}\n", self.confusion(confusion))
+            format!("Answers to {images}\n\n{}\n", self.confusion(confusion))
         };
         show("clean images", &self.clean) + &show("corrupted images", &self.corrupted)
     }
