@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Tensor;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -17,7 +18,8 @@ use crate::memory::Levers;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   archrepair infer model.safetensors street.png sign.jpg
-  archrepair infer model.safetensors *.png --patch fog.patch --top 1 --json")]
+  archrepair infer model.safetensors *.png --patch fog.patch --top 1 --json
+  archrepair infer resnet50.pth --classes imagenet.txt --json --logits dog.png")]
 pub(super) struct Infer {
     #[command(flatten)]
     base: Base,
@@ -30,13 +32,19 @@ pub(super) struct Infer {
     /// Classes to print for each image
     #[arg(long, default_value_t = 3, value_name = "N")]
     top: usize,
-    /// With --json, add the logits of all classes
+    /// With --json, give the logits of all classes too
     #[arg(long)]
     logits: bool,
 }
 
 /// A class and its probability.
 type Likely = (usize, f32);
+
+/// What is known of an image: its most likely classes, and its logits if they are asked for.
+struct Seen {
+    likely: Vec<Likely>,
+    logits: Option<Vec<f32>>,
+}
 
 impl Infer {
     pub(super) fn run(&self, compute: &Compute, console: &Console) -> Result<u8> {
@@ -49,20 +57,19 @@ impl Infer {
             runner = runner.packed()?;
         }
         let shape = [0, 1, 2].map(|i| deployed.network.input.shape[i]);
-        let (mut likely, mut all_logits): (Vec<Vec<Likely>>, Vec<Vec<f32>>) = Default::default();
+        let mut seen: Vec<Seen> = Vec::new();
         for files in self.image.chunks(Levers::FASTEST.infer_batch) {
             let logits = runner.logits(&picture::read(files, shape)?)?;
-            let rows = cross_entropy::softmax(&logits)?.to_vec2().during("reading probabilities")?;
-            likely.extend(rows.iter().map(|row| greatest(row, self.top)));
-            all_logits.extend(logits.to_vec2::<f32>().during("reading logits")?);
+            let rows = |of: &Tensor| of.to_vec2::<f32>().during("reading logits");
+            let probabilities = rows(&cross_entropy::softmax(&logits)?)?;
+            seen.extend(rows(&logits)?.into_iter().zip(probabilities).map(|(logits, row)| Seen {
+                likely: greatest(&row, self.top),
+                logits: self.logits.then_some(logits),
+            }));
         }
-        let images = || self.image.iter().zip(&likely);
-        let text: String = images().map(|(path, likely)| line(path, likely, &deployed.network)).collect();
-        let mut values: Vec<Value> =
-            images().map(|(path, likely)| value(path, likely, &deployed.network)).collect();
-        if self.logits {
-            values.iter_mut().zip(all_logits).for_each(|(value, logits)| value["logits"] = json!(logits));
-        }
+        let images = || self.image.iter().zip(&seen);
+        let text: String = images().map(|(path, seen)| line(path, &seen.likely, &deployed.network)).collect();
+        let values: Vec<Value> = images().map(|(path, seen)| value(path, seen, &deployed.network)).collect();
         console.result_on(&compute.device, &text, json!({ "images": values }))?;
         Ok(0)
     }
@@ -81,10 +88,14 @@ fn line(path: &Path, likely: &[Likely], network: &Network) -> String {
     format!("{}: {}\n", path.display(), likely.iter().map(class).collect::<Vec<_>>().join(", "))
 }
 
-fn value(path: &Path, likely: &[Likely], network: &Network) -> Value {
+fn value(path: &Path, seen: &Seen, network: &Network) -> Value {
     let class =
         |&(class, p): &Likely| json!({ "class": class, "name": network.class_name(class), "probability": p });
-    json!({ "image": path, "classes": likely.iter().map(class).collect::<Vec<_>>() })
+    let mut value = json!({ "image": path, "classes": seen.likely.iter().map(class).collect::<Vec<_>>() });
+    if let Some(logits) = &seen.logits {
+        value["logits"] = json!(logits);
+    }
+    value
 }
 
 #[cfg(test)]
