@@ -14,7 +14,7 @@ use crate::device::Compute;
 use crate::error::{Error, Result};
 use crate::eval::corruption_error::is_complete;
 use crate::eval::{self, Answered, Confusion, CorruptionErrors, Deployed, Reference, Runner};
-use crate::report::{Compared, Evaluation};
+use crate::report::Evaluation;
 use crate::storage::{check_free, publish};
 
 /// Measure the accuracy on labelled images, clean and corrupted
@@ -167,10 +167,10 @@ impl Eval {
     /// What holds before any image was looked at.
     fn evaluation(&self, deployed: &Deployed) -> Evaluation {
         let none = Confusion::new(deployed.network.classes);
-        let against = self.against.clone().map(Compared::Model);
         Evaluation {
             data: self.data.clone(),
-            compared: against.or_else(|| self.patch.clone().map(Compared::Patch)),
+            patch: self.patch.clone(),
+            against: self.against.clone(),
             classes: class_names(&deployed.network),
             conditions: Vec::new(),
             clean: none.clone(),
@@ -219,7 +219,8 @@ impl Condition {
 /// The corrupted images in a folder, in the order of the published tables.
 fn held(folder: &Path) -> Result<Vec<Condition>> {
     let mut found = Vec::new();
-    for (&kind, severity) in Kind::all().iter().flat_map(|kind| (1..=5).map(move |severity| (kind, severity))) {
+    for (&kind, severity) in Kind::all().iter().flat_map(|kind| (1..=5).map(move |severity| (kind, severity)))
+    {
         let npy = folder.join(format!("{}.npy", kind.name()));
         if npy.exists() {
             let of_severity = format!("{}:{severity}", npy.display()).into();

@@ -14,8 +14,10 @@ use crate::eval::{BINS, Change, Condition, Confusion, CorruptionErrors, Normaliz
 pub struct Evaluation {
     /// The data.
     pub data: PathBuf,
-    /// What the network is compared with; without it, before and after are the same.
-    pub compared: Option<Compared>,
+    /// The patch that is applied. It is compared with the network without it, if with no other model.
+    pub patch: Option<PathBuf>,
+    /// The model that is compared with. Without it and a patch, before and after are the same.
+    pub against: Option<PathBuf>,
     /// Names of the classes.
     pub classes: Vec<String>,
     /// Clean first, then the corruptions in the order they were asked for.
@@ -28,39 +30,15 @@ pub struct Evaluation {
     pub reference: Option<Reference>,
 }
 
-/// What stands as "before" beside the evaluated network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Compared {
-    /// Another model.
-    Model(PathBuf),
-    /// The same model without this patch.
-    Patch(PathBuf),
-}
-
-impl Compared {
-    /// The other network in words.
-    fn name(&self) -> String {
-        match self {
-            Self::Model(path) => path.display().to_string(),
-            Self::Patch(_) => "the network without the patch".into(),
-        }
-    }
-}
-
 impl Evaluation {
     /// All numbers; those of the network before only where there is one.
     #[must_use]
     pub fn json(&self) -> Value {
-        let (patch, against) = match &self.compared {
-            Some(Compared::Patch(path)) => (Some(path), None),
-            Some(Compared::Model(path)) => (None, Some(path)),
-            None => (None, None),
-        };
         let conditions: Vec<Value> = self.conditions.iter().map(|one| self.condition(one)).collect();
         json!({
             "data": self.data,
-            "patch": patch,
-            "against": against,
+            "patch": self.patch,
+            "against": self.against,
             "conditions": conditions,
             "calibration_bins": BINS,
             "corruption_error": self.corruption_error(),
@@ -80,7 +58,7 @@ impl Evaluation {
         value.extend(object(json!({
             "name": condition.name(), "calibration_error": after, "classes": classes,
         })));
-        if self.compared.is_some() {
+        if self.is_compared() {
             value.insert("calibration_error_before".into(), json!(before));
         }
         if let Some(error) = condition.reference_error {
@@ -93,7 +71,7 @@ impl Evaluation {
         let mut value = object(json!({
             "images": change.n, "right": change.right_after, "accuracy": change.after(),
         }));
-        if self.compared.is_some() {
+        if self.is_compared() {
             value.extend(object(json!({
                 "right_before": change.right_before,
                 "accuracy_before": change.before(),
@@ -132,7 +110,11 @@ impl Evaluation {
     }
 
     fn errors_before(&self) -> Option<CorruptionErrors> {
-        self.compared.as_ref().and_then(|_| CorruptionErrors::before(&self.conditions))
+        CorruptionErrors::before(&self.conditions).filter(|_| self.is_compared())
+    }
+
+    fn is_compared(&self) -> bool {
+        self.patch.is_some() || self.against.is_some()
     }
 }
 
@@ -159,10 +141,10 @@ mod tests {
     use crate::eval::{Answered, Answers};
 
     /// Two classes; right are 2 of 4 before and 3 after, under every condition.
-    pub(super) fn evaluation(compared: Option<Compared>) -> Evaluation {
+    pub(super) fn evaluation(patch: Option<&str>) -> Evaluation {
         let answers = |classes: [usize; 4]| Answers { classes: classes.to_vec(), confidences: vec![0.75; 4] };
         let (after, labels) = (answers([0, 1, 0, 0]), [0, 1, 0, 1]);
-        let before = compared.is_some().then(|| answers([0, 1, 1, 0]));
+        let before = patch.map(|_| answers([0, 1, 1, 0]));
         let answered = Answered { before, after, reference: None };
         let condition = |name: &str| Condition::new(name.parse().ok(), &answered, &labels, 2);
         let clean = answered.after.confusion(&labels, 2);
@@ -170,7 +152,8 @@ mod tests {
         corrupted.add(&clean);
         Evaluation {
             data: "d".into(),
-            compared,
+            patch: patch.map(PathBuf::from),
+            against: None,
             classes: vec!["shirt".into(), "boot, left".into()],
             conditions: vec![condition("clean"), condition("contrast:3"), condition("contrast:5")],
             clean,
@@ -192,7 +175,7 @@ mod tests {
 
     #[test]
     fn compared_networks_stand_side_by_side() {
-        let mut evaluation = evaluation(Some(Compared::Patch("p".into())));
+        let mut evaluation = evaluation(Some("p"));
         let before = CorruptionErrors::before(&evaluation.conditions).unwrap();
         evaluation.reference = Some(Reference::network("before", &before));
         let json = evaluation.json();

@@ -18,10 +18,7 @@ fn an_onnx_file_is_a_graph_that_tells_where_it_is_from() {
     let task = "export model.safetensors --format onnx --precision f16 --batch 2 --out f.onnx";
     let value = folder.json(task);
     let bytes = fs::read(folder.path("f.onnx")).unwrap();
-    assert_eq!(
-        (&value["digest"], &value["store"]),
-        (&json!(Digest::of(&bytes).to_string()), &json!("f16"))
-    );
+    assert_eq!((&value["digest"], &value["store"]), (&json!(Digest::of(&bytes).to_string()), &json!("f16")));
     assert_eq!(value["new_tensors"], json!([]));
     let model = ModelProto::decode(&*bytes).unwrap();
     let base = Digest::of(&fs::read(folder.path("model.safetensors")).unwrap()).to_string();
@@ -75,8 +72,8 @@ fn a_model_against_itself_fixes_and_breaks_nothing() {
 #[test]
 fn errors_are_divided_by_those_of_a_model() {
     let folder = Folder::new();
-    let value = folder
-        .json("eval model.safetensors failures --corruption contrast:5 --reference model.safetensors");
+    let value =
+        folder.json("eval model.safetensors failures --corruption contrast:5 --reference model.safetensors");
     assert_eq!(value["corruption_error"]["mce"], 1.0);
     assert_eq!(value["conditions"][0]["reference_error"], 1.0);
     let alexnet =

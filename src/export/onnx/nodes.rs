@@ -38,10 +38,7 @@ impl Writer<'_> {
             }
             Op::Linear { outputs, bias } => self.linear(node, x, [*outputs, shape[0]], *bias),
             Op::MaxPool(pool) => Ok(self.node("MaxPool", name, &inputs, windows(pool))),
-            Op::Mix => Err(node.error(
-                "is a choice that a search has not made yet; only finished networks \
-                                       have an ONNX form",
-            )),
+            Op::Mix => Err(node.error("is an open choice; only finished networks have an ONNX form")),
             Op::Mul => plain(self, "Mul"),
             Op::Zero { outputs, stride } => self.zero(name, x, [*outputs, shape[0], *stride]),
         }

@@ -49,7 +49,7 @@ impl Evaluation {
         let whole =
             |number: Option<f64>| number.filter(|_| class.is_empty()).map(|number| number.to_string());
         let text = |text: Option<String>| text.unwrap_or_default();
-        let compared = |value: String| if self.compared.is_some() { value } else { String::new() };
+        let compared = |value: String| if self.is_compared() { value } else { String::new() };
         [
             condition.name(),
             text(corruption.map(|corruption| corruption.kind().name().to_owned())),
@@ -73,13 +73,12 @@ impl Evaluation {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Compared;
     use super::super::tests::evaluation;
     use super::COLUMNS;
 
     #[test]
     fn there_is_a_row_for_each_condition_and_class() {
-        let bytes = evaluation(Some(Compared::Model("m".into()))).csv().unwrap();
+        let bytes = evaluation(Some("p")).csv().unwrap();
         let text = String::from_utf8(bytes).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 1 + 3 * (1 + 2));

@@ -1,6 +1,6 @@
 //! An evaluation as people read it.
 
-use super::{Compared, Evaluation, ce};
+use super::{Evaluation, ce};
 use crate::eval::{Change, Condition, Confusion, CorruptionErrors, Normalized};
 use crate::report::table::Table;
 use crate::report::units;
@@ -18,37 +18,15 @@ impl Evaluation {
     /// Lines for people.
     #[must_use]
     pub fn text(&self) -> String {
-        let compared = match &self.compared {
-            Some(Compared::Model(path)) => format!("before: {}\n\n", path.display()),
-            _ => String::new(),
-        };
         let errors = CorruptionErrors::after(&self.conditions).map(|errors| self.errors(&errors));
         let errors = errors.unwrap_or_default();
-        format!("{compared}{}{errors}\n{}\n{}", self.table(), self.class_table(), self.confusions())
+        format!("{}{errors}\n{}\n{}", self.table(), self.class_table(), self.confusions())
     }
 
     fn table(&self) -> Table {
-        let table = match &self.compared {
-            None => Table::new(&["images", "number", "right", "accuracy", "ECE"]),
-            Some(compared) => {
-                let [before, after] = ["before", "after"].map(|of| format!("ECE {of}"));
-                let headings =
-                    ["images", "number", "before", "after", "fixed", "broken", "NFR", "p", &before, &after];
-                Table::new(&headings)
-                    .legend(
-                        "before, after",
-                        &format!("share of right answers of {} and of this one", compared.name()),
-                    )
-                    .legend(
-                        "fixed, broken",
-                        "images that were wrong and are right, that were right and are wrong",
-                    )
-                    .legend("NFR", "negative flip rate: broken, as a share of all images")
-                    .legend(
-                        "p",
-                        "probability of such a difference if both were equally good (McNemar's exact test)",
-                    )
-            }
+        let table = match self.is_compared() {
+            false => Table::new(&["images", "number", "right", "accuracy", "ECE"]),
+            true => self.comparing(),
         };
         let legend = "expected calibration error: distance of confidence and accuracy, in 15 bins";
         let mut table = table.legend("ECE", legend);
@@ -56,11 +34,26 @@ impl Evaluation {
         table
     }
 
+    fn comparing(&self) -> Table {
+        let headings =
+            ["images", "number", "before", "after", "fixed", "broken", "NFR", "p", "ECE before", "ECE after"];
+        let other = self
+            .against
+            .as_ref()
+            .map_or_else(|| "the network without the patch".into(), |path| path.display().to_string());
+        let shares = format!("share of right answers of {other} and of this one");
+        Table::new(&headings)
+            .legend("before, after", &shares)
+            .legend("fixed, broken", "images that were wrong and are right, that were right and are wrong")
+            .legend("NFR", "negative flip rate: broken, as a share of all images")
+            .legend("p", "probability of such a difference if both were equally good (McNemar's exact test)")
+    }
+
     fn row(&self, condition: &Condition) -> Vec<String> {
         let Condition { all, calibration_error: [before, after], .. } = condition;
         let mut cells = vec![condition.name(), units::count(all.n as u64)];
         let error = |error: f64| format!("{:.2} %", 100.0 * error);
-        if self.compared.is_none() {
+        if !self.is_compared() {
             cells.extend([units::count(all.right_after as u64), units::percent(all.after()), error(*after)]);
             return cells;
         }
@@ -99,15 +92,15 @@ impl Evaluation {
     fn class_table(&self) -> String {
         let n = if self.conditions.len() > MOST_COLUMNS { 1 } else { self.conditions.len() };
         let shown = &self.conditions[..n];
-        let heading = |condition: &Condition| match self.compared {
-            Some(_) => vec![format!("{} before", condition.name()), "after".into()],
-            None => vec![condition.name()],
+        let heading = |condition: &Condition| match self.is_compared() {
+            true => vec![format!("{} before", condition.name()), "after".into()],
+            false => vec![condition.name()],
         };
         let headings: Vec<String> =
             ["class".into(), "images".into()].into_iter().chain(shown.iter().flat_map(heading)).collect();
         let mut table = Table::new(&headings.iter().map(String::as_str).collect::<Vec<_>>());
         let cell = |change: &Change| {
-            let first = usize::from(self.compared.is_none());
+            let first = usize::from(!self.is_compared());
             let shares = [change.before(), change.after()].map(units::percent);
             shares[first..]
                 .iter()
@@ -207,7 +200,7 @@ mod tests {
 
     #[test]
     fn compared_networks_stand_side_by_side() {
-        let mut evaluation = evaluation(Some(Compared::Patch("p".into())));
+        let mut evaluation = evaluation(Some("p"));
         let before = CorruptionErrors::before(&evaluation.conditions).unwrap();
         evaluation.reference = Some(Reference::network("the base", &before));
         let text = evaluation.text();
