@@ -6,6 +6,7 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod eval;
+pub mod export;
 pub mod fit;
 pub mod graph;
 pub mod kernels;

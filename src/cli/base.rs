@@ -17,7 +17,7 @@ use crate::storage::Patch;
 use crate::zoo::{Model, Overrides};
 
 /// A model and what its file does not say.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct Base {
     /// Model file: safetensors, the index of several, or a state dict that PyTorch saved (.pth)
     pub(super) model: PathBuf,
@@ -68,6 +68,11 @@ impl Base {
         let class_names = self.classes.as_deref().map(lines).transpose()?;
         let (mean, std) = (self.mean.clone(), self.std.clone());
         Model::open(&self.model, &Overrides { class_names, mean, std, size })
+    }
+
+    /// The same flags for another model.
+    pub(super) fn at(&self, model: &Path) -> Self {
+        Self { model: model.into(), ..self.clone() }
     }
 
     /// What the user typed, for another process; the model stands last.

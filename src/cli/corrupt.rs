@@ -255,7 +255,7 @@ impl FromStr for Format {
 }
 
 /// `NAME/SEVERITY`, with the constants behind it where they are not those of small images.
-fn place(folder: &Path, corruption: Corruption) -> PathBuf {
+pub(super) fn place(folder: &Path, corruption: Corruption) -> PathBuf {
     let text = corruption.to_string().replacen(':', "/", 1).replace(':', "-");
     folder.join(text)
 }

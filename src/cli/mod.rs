@@ -68,8 +68,9 @@ pub struct Global {
         value_name = "DEVICE"
     )]
     device: DeviceChoice,
-    /// Numbers that passes compute with: f32; f16 with sums, trained weights and the loss in f32; or, for
-    /// eval and infer on a CPU that has instructions for it, bf16 for the products of convolutions
+    /// Numbers that passes, or an exported graph, compute with: f32; f16 with sums, trained weights and the
+    /// loss in f32; or, for eval and infer on a CPU that has instructions for it, bf16 for the products of
+    /// convolutions
     #[arg(
         long,
         global = true,
@@ -124,7 +125,9 @@ impl Command {
             self,
             Self::Demo(_) | Self::Eval(_) | Self::Infer(_) | Self::Localize(_) | Self::Repair(_)
         );
-        if anywhere || compute.is_host() {
+        // Export computes nothing: its precision is that of the graph it writes.
+        let is_export = matches!(self, Self::Export(_)) && compute.device.is_cpu();
+        if anywhere || is_export || compute.is_host() {
             return Ok(());
         }
         let tasks = "only demo, infer, eval, localize and repair compute otherwise";
@@ -166,7 +169,7 @@ fn dispatch(cli: &Cli, console: &Console) -> Result<u8> {
         Command::Corrupt(corrupt) => corrupt.run(&cli.global, console),
         Command::Demo(demo) => demo.run((&cli.global, &compute), console),
         Command::Eval(eval) => eval.run((&cli.global, &compute), console),
-        Command::Export(export) => export.run(console),
+        Command::Export(export) => export.run(compute.precision, console),
         Command::Infer(infer) => infer.run(&compute, console),
         Command::Inspect(inspect) => inspect.run(console),
         Command::Localize(localize) => localize.run((&cli.global, &compute), console),

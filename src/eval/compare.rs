@@ -29,15 +29,20 @@ impl Change {
     /// Counts the answers `before` and `after` against `labels`.
     #[must_use]
     pub fn new(before: &[usize], after: &[usize], labels: &[usize]) -> Self {
-        let mut change = Self { n: labels.len(), ..Self::default() };
+        let mut change = Self::default();
         for ((b, a), label) in before.iter().zip(after).zip(labels) {
-            let (was, is) = (b == label, a == label);
-            change.right_before += usize::from(was);
-            change.right_after += usize::from(is);
-            change.fixed += usize::from(!was && is);
-            change.broken += usize::from(was && !is);
+            change.count(b == label, a == label);
         }
         change
+    }
+
+    /// Counts an image whose answer was right before, or is right after.
+    pub fn count(&mut self, was: bool, is: bool) {
+        self.n += 1;
+        self.right_before += usize::from(was);
+        self.right_after += usize::from(is);
+        self.fixed += usize::from(!was && is);
+        self.broken += usize::from(was && !is);
     }
 
     /// Share of right answers before.
@@ -62,6 +67,16 @@ impl Change {
     #[must_use]
     pub fn break_rate(&self) -> f64 {
         self.broken as f64 / self.right_before.max(1) as f64
+    }
+
+    /// Share of all images that were right and are wrong.
+    ///
+    /// # Source
+    ///
+    /// Yan et al., "Positive-Congruent Training", CVPR 2021 (arXiv:2011.09161).
+    #[must_use]
+    pub fn negative_flip_rate(&self) -> f64 {
+        self.broken as f64 / self.n.max(1) as f64
     }
 
     /// The probability of so uneven a split of fixed and broken, or a more uneven one, if the
@@ -103,6 +118,7 @@ mod tests {
         assert_eq!(change, Change { n: 4, right_before: 2, right_after: 3, fixed: 2, broken: 1 });
         assert_eq!((change.before(), change.after()), (0.5, 0.75));
         assert_eq!((change.repair_rate(), change.break_rate()), (1.0, 0.5));
+        assert_eq!(change.negative_flip_rate(), 0.25);
     }
 
     /// 2 (1 + 5) / 2^5 = 0.375 for 4 against 1; no pairs say nothing.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 
-use super::Session;
+use super::{Answers, Session};
 use crate::data::{Images, Normalize, Set};
 use crate::device::{Compute, to_host};
 use crate::engine::infer::infer;
@@ -211,18 +211,18 @@ impl Runner {
         })
     }
 
-    /// As [`Runner::classes`], of a set that is read meanwhile.
+    /// The most likely class of each image, and how likely it is, of a set that is read meanwhile.
     ///
     /// # Errors
     ///
     /// As [`Runner::stream`].
-    pub fn classes_of(&self, set: &Set) -> Result<Vec<usize>> {
-        let mut classes = Vec::with_capacity(set.len());
+    pub fn answers(&self, set: &Set) -> Result<Answers> {
+        let mut answers = Answers::default();
         self.stream(set, |n, logits| {
-            classes.extend(logits.chunks(logits.len() / n).map(first_greatest));
+            answers.add(n, logits);
             Ok(())
         })?;
-        Ok(classes)
+        Ok(answers)
     }
 
     /// Shows how many images a batch has, and their logits.
@@ -246,7 +246,7 @@ pub fn greatest(logits: &Tensor) -> Result<Vec<usize>> {
     Ok(rows.iter().map(|row| first_greatest(row)).collect())
 }
 
-fn first_greatest(row: &[f32]) -> usize {
+pub(super) fn first_greatest(row: &[f32]) -> usize {
     (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap_or(0)
 }
 

@@ -14,7 +14,7 @@ pub mod spent;
 pub mod table;
 pub mod units;
 
-pub use evaluation::{Condition, Evaluation};
+pub use evaluation::Evaluation;
 pub use inspection::Inspection;
 pub use outcome::Report;
 pub use spent::Spent;

@@ -230,6 +230,34 @@ fn settings_outside_of_their_range_are_refused() {
             format!("{repair} --precision bf16"),
             "precision is bf16, expected f32 for this task; only eval and infer",
         ),
+        (
+            "export model.safetensors --format onnx --batch 0 --out f".into(),
+            "batch is 0, expected dynamic or a number of images",
+        ),
+        (
+            "export model.safetensors --format onnx --store f16 --out f".into(),
+            "store is f16, expected --precision for this format",
+        ),
+        (
+            "export model.safetensors --format pytorch --precision f16 --out f".into(),
+            "precision is f16, expected --store for this format",
+        ),
+        (
+            "export model.safetensors --format safetensors --normalize --out f".into(),
+            "normalize is given, expected --format onnx with it",
+        ),
+        (
+            "eval model.safetensors replay --corruption all --reference alexnet".into(),
+            "reference is alexnet, expected --corruption all:imagenet with it",
+        ),
+        (
+            "eval model.safetensors replay --corruption fog:3 --reference before".into(),
+            "reference is before, expected --patch or --against with it",
+        ),
+        (
+            "eval model.safetensors replay --reference before".into(),
+            "reference is before, expected none without corruptions",
+        ),
         (format!("{repair} --steps 0"), "steps is 0, expected at least 1"),
         (format!("{repair} --candidates 0"), "candidates is 0, expected at least 1"),
         (format!("{repair} --max-drop 2"), "max-drop is 2, expected 0 to 1"),

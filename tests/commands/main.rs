@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod bench;
+mod export;
 mod kill;
 mod memory;
 mod output;

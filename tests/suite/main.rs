@@ -7,6 +7,7 @@
 //! - [`levers`]: the same patch with less memory.
 //! - [`mapped`]: weights that stay in the file give the same bits.
 //! - [`determinism`], [`threads`]: the same bytes on any number of threads; of kernels, for random shapes.
+//! - [`onnx`]: exported graphs, run by a second reading of the operators.
 //! - [`executor`]: inference in planned memory, bit by bit.
 //! - [`recompute`]: gradients with less memory, bit by bit.
 //! - [`search`]: what a search starts from.
@@ -30,6 +31,7 @@ mod gradients;
 mod levers;
 mod lowering;
 mod mapped;
+mod onnx;
 mod random_graphs;
 mod re_estimation;
 mod recompute;

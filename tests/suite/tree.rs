@@ -17,7 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["search"],
     &["localize"],
     &["repair"],
-    &["report"],
+    &["export", "report"],
     &["cli"],
 ];
 

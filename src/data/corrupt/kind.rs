@@ -76,6 +76,12 @@ impl Kind {
         ]
     }
 
+    /// The 15 common corruptions, over which the benchmarks take their means.
+    #[must_use]
+    pub fn common() -> &'static [Self] {
+        &Self::all()[..15]
+    }
+
     /// The name in the published files, such as `gaussian_noise`.
     #[must_use]
     pub fn name(self) -> &'static str {
