@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Bodies: `correlate`, which computes outputs and gradients by inputs, and `dw`, both on images as they are;
-//! `winograd`, both with a quarter of the products, for the windows most networks have; `depthwise`, where an
+//! `pointwise`, the first for windows of one tap; `winograd`, both with a quarter of the products, for the windows most networks have; `depthwise`, where an
 //! output has one input channel; and for other devices `slow`, candle's products with gathered columns, and
 //! `fused`. The epilogue's gradient is the activation's, taken before these functions.
 //!
@@ -25,6 +25,8 @@ mod dw;
 mod finish;
 mod fused;
 mod packed;
+#[allow(unsafe_code)] // addresses of tiles, and tasks that write to one slice
+mod pointwise;
 mod sizes;
 mod slow;
 #[allow(unsafe_code)] // vector instructions

@@ -160,10 +160,10 @@ impl<T: Real> Work<'_, T> {
                 // SAFETY: the caller promises the processor. The pixels of the task in each of these
                 // channels lie within the target, and no other task has them.
                 unsafe { pack::transposed::<S>(from, channels, Columns { to, stride: plane, whole: false }) };
+                let (planes, pixels) = (first + at..first + at + channels, start..start + pixels);
+                // SAFETY: as above, and they were written.
+                unsafe { self.target.finish(self.finish, (planes, channel + at), plane, pixels) };
             }
-            let (planes, pixels) = (first..first + task.outputs.len(), start..start + pixels);
-            // SAFETY: as above, and they were written.
-            unsafe { self.target.finish(self.finish, (planes, channel), plane, pixels) };
             return;
         }
         for (row, sums) in task.rows.clone().zip(sums.chunks_exact(across.outputs * width)) {

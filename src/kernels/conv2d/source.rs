@@ -102,6 +102,24 @@ fn copied<'a, T: Real>(
     Source { data: copy, channel, row }
 }
 
+/// Copies these pixels of planes of `plane` pixels each to rows of `row` operands, neighbouring planes to one.
+///
+/// # Safety
+///
+/// The processor must know the instructions of `S`.
+pub(super) unsafe fn joined<S: Isa>(
+    (planes, plane): (&[Num<S>], usize),
+    pixels: &Range<usize>,
+    (to, row): (&mut [Num<S>], usize),
+) {
+    for (planes, to) in planes.chunks(S::DEPTH * plane).zip(to.chunks_exact_mut(row)) {
+        let (first, second) = planes.split_at(plane);
+        let from = [&first[pixels.clone()], second.get(pixels.clone()).unwrap_or_default()];
+        // SAFETY: the caller promises the processor.
+        unsafe { S::vectorize(Join::<S> { from, to: &mut to[..pixels.len()] }) };
+    }
+}
+
 /// Makes two rows of numbers one of operands; the second may be missing.
 struct Join<'a, S: Isa> {
     from: [&'a [Num<S>]; 2],

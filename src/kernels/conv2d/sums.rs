@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::Finish;
 use super::correlation::Correlation;
+use super::pointwise::Pointwise;
 use super::weights::Weights;
 use super::winograd::Winograd;
 use crate::kernels::Real;
@@ -30,9 +31,12 @@ impl<T: Real> Sums<'_, T, Correlation> {
         assert_eq!(source.len(), how.inputs * from, "source");
         assert_eq!(target.len(), how.outputs * to, "target");
         assert_eq!(weights.len(), how.weight_len(&weights), "weights");
-        match &Winograd::of(how) {
-            Some(how) => Sums { how, source, weights, finish, target, scratch }.dispatch(),
-            None => Sums { how, source, weights, finish, target, scratch }.dispatch(),
+        if let Some(how) = &Winograd::of(how) {
+            Sums { how, source, weights, finish, target, scratch }.dispatch();
+        } else if let Some(how) = &Pointwise::of(how) {
+            Sums { how, source, weights, finish, target, scratch }.dispatch();
+        } else {
+            Sums { how, source, weights, finish, target, scratch }.dispatch();
         }
     }
 }
@@ -41,7 +45,7 @@ impl<T: Real, H> Sums<'_, T, H>
 where
     Self: Job<T>,
 {
-    fn dispatch(self) {
+    pub(super) fn dispatch(self) {
         if matches!(self.weights, Weights::Pairs(_)) {
             // SAFETY: the job demands nothing beside its processor.
             unsafe { T::dispatch_pairs(self) }
@@ -54,7 +58,8 @@ where
 
 /// Elements of scratch on `threads` threads.
 pub(super) fn scratch_len<T: Real>(how: &Correlation, threads: usize) -> usize {
-    let fast = Winograd::of(how).map(|fast| fast.scratch_len::<T>(threads));
+    let fast = Winograd::of(how).map(|how| how.scratch_len::<T>(threads));
+    let fast = fast.or_else(|| Pointwise::of(how).map(|how| how.scratch_len::<T>(threads)));
     fast.unwrap_or_else(|| how.scratch_len::<T>(threads))
 }
 

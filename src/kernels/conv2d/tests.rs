@@ -133,7 +133,7 @@ fn a_weight_cut_into_uneven_blocks_is_summed_whole() {
 }
 
 /// Whole numbers from -3 to 3: no sum of them is rounded, so every order of adding gives its bits.
-fn whole(shape: &[usize], seed: usize) -> Tensor {
+pub(super) fn whole(shape: &[usize], seed: usize) -> Tensor {
     let numbers = (0..shape.iter().product()).map(|i| ((i + seed) * 2_654_435_761 % 7919 % 7) as f32 - 3.0);
     tensor(numbers.collect::<Vec<f32>>(), shape).unwrap()
 }

@@ -23,6 +23,9 @@ use lanes::Widths;
 pub(crate) use lanes::{Element, Isa, Job, Kernel, Lanes, MOST, Num};
 use portable::Portable;
 
+/// Bytes of a line of a cache, on most processors.
+pub(crate) const LINE: usize = 64;
+
 /// Sets of instructions, the fastest first; the last is of every processor.
 pub(crate) const SETS: usize = native::SETS + 1;
 

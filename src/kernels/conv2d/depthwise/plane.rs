@@ -143,8 +143,10 @@ impl Plane {
             };
         }
         for (from, to) in from.chunks(w).zip(to.chunks_exact_mut(self.row())) {
-            for (q, &pixel) in (cols.to..).zip(&from[..cols.n]) {
-                to[q % stride * self.run + q / stride] = pixel;
+            for first in 0..stride.min(cols.n) {
+                let q = cols.to + first;
+                let to = to[q % stride * self.run + q / stride..].iter_mut();
+                to.zip(from[first..cols.n].iter().step_by(stride)).for_each(|(to, &pixel)| *to = pixel);
             }
         }
     }
