@@ -8,7 +8,7 @@
 //!
 //! | operation | nodes |
 //! |---|---|
-//! | activation | `Relu`, `Clip`, `Sigmoid`; `Sigmoid` `Mul` for SiLU, `HardSigmoid` `Mul` for hard swish |
+//! | activation | `Relu`, `Clip`, `Sigmoid`, `HardSigmoid`; `Sigmoid` `Mul` for SiLU, `HardSigmoid` `Mul` for hard swish |
 //! | add, concat, mul | `Add`, `Concat`, `Mul` |
 //! | avg_pool, max_pool | `AveragePool` (padding is not counted), `MaxPool` |
 //! | batch_norm that is not folded | `BatchNormalization` |
@@ -18,6 +18,7 @@
 //! | global_avg_pool | `GlobalAveragePool` |
 //! | global_std_pool | `ReduceMean` `Sub` `Mul` `ReduceMean` `Add` `Sqrt`, in `f32` |
 //! | instance_norm | `InstanceNormalization` |
+//! | pad | `Pad` |
 //! | zero | `Conv` with weights 0 |
 //!
 //! `input` `[n, c, h, w]` and `logits` `[n, classes]` are `f32` in either precision; with

@@ -13,6 +13,8 @@ use prost::{Message, Oneof};
 pub const FLOAT: i32 = 1;
 /// `TensorProto.DataType.FLOAT16`.
 pub const FLOAT16: i32 = 10;
+/// `TensorProto.DataType.INT64`.
+pub const INT64: i32 = 7;
 
 /// A file.
 #[derive(Clone, PartialEq, Message)]
@@ -125,7 +127,7 @@ pub struct TensorProto {
     /// The shape; a single number has none.
     #[prost(int64, repeated, packed = "false", tag = "1")]
     pub dims: Vec<i64>,
-    /// [`FLOAT`] or [`FLOAT16`].
+    /// [`FLOAT`], [`FLOAT16`] or [`INT64`].
     #[prost(int32, tag = "2")]
     pub data_type: i32,
     /// The name.

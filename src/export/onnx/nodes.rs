@@ -2,7 +2,7 @@
 
 use super::writer::{Writer, integer, integers, number};
 use crate::error::Result;
-use crate::graph::op::{Activation, Conv2d, Op, Pool, Shape};
+use crate::graph::op::{Activation, Conv2d, Margins, Op, Pool, Shape};
 use crate::graph::{Node, Value};
 use crate::storage::Storage;
 
@@ -40,16 +40,23 @@ impl Writer<'_> {
             Op::MaxPool(pool) => Ok(self.node("MaxPool", name, &inputs, windows(pool))),
             Op::Mix => Err(node.error("is an open choice; only finished networks have an ONNX form")),
             Op::Mul => plain(self, "Mul"),
+            Op::Pad(margins) => {
+                let Margins { top, left, bottom, right } = *margins;
+                // Where each axis begins, then where each ends.
+                let pads =
+                    self.whole_numbers(&format!("{name}.pads"), &[0, 0, top, left, 0, 0, bottom, right]);
+                Ok(self.node("Pad", name, &[x, &pads], Vec::new()))
+            }
             Op::Zero { outputs, stride } => self.zero(name, x, [*outputs, shape[0], *stride]),
         }
     }
 
     fn activation(&mut self, kind: Activation, name: &str, x: &str) -> Result<String> {
         Ok(match kind {
+            Activation::HardSigmoid => self.hard_sigmoid(name, x),
             Activation::HardSwish => {
                 // The operator HardSwish came late to TensorRT; this is its definition.
-                let slope = vec![number("alpha", 1.0 / 6.0), number("beta", 0.5)];
-                let part = self.node("HardSigmoid", &format!("{name}.hard_sigmoid"), &[x], slope);
+                let part = self.hard_sigmoid(&format!("{name}.hard_sigmoid"), x);
                 self.node("Mul", name, &[x, &part], Vec::new())
             }
             Activation::Relu => self.node("Relu", name, &[x], Vec::new()),
@@ -64,6 +71,10 @@ impl Writer<'_> {
                 self.node("Mul", name, &[x, &part], Vec::new())
             }
         })
+    }
+
+    fn hard_sigmoid(&mut self, name: &str, x: &str) -> String {
+        self.node("HardSigmoid", name, &[x], vec![number("alpha", 1.0 / 6.0), number("beta", 0.5)])
     }
 
     fn batch_norm(&mut self, node: &Node, x: &str, c: usize, eps: f64) -> Result<String> {

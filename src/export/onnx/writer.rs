@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::error::{Error, Result};
 use crate::export::onnx::{INPUT_NAME, OUTPUT_NAME, Pixels};
-use crate::export::proto::{AttributeProto, FLOAT, FLOAT16, NodeProto, TensorProto};
+use crate::export::proto::{AttributeProto, FLOAT, FLOAT16, INT64, NodeProto, TensorProto};
 use crate::graph::Params;
 use crate::graph::network::Input;
 use crate::storage::Storage;
@@ -110,6 +110,18 @@ impl<'a> Writer<'a> {
         let name = self.unused(name);
         self.store(&name, dims, values, numbers)?;
         Ok(name)
+    }
+
+    /// Whole numbers of our own as an initializer of one axis.
+    pub(super) fn whole_numbers(&mut self, name: &str, values: &[usize]) -> String {
+        let name = self.unused(name);
+        self.initializers.push(TensorProto {
+            dims: vec![values.len() as i64],
+            data_type: INT64,
+            name: name.clone(),
+            raw_data: values.iter().flat_map(|&value| (value as i64).to_le_bytes()).collect(),
+        });
+        name
     }
 
     fn store(&mut self, name: &str, dims: &[usize], values: &[f32], numbers: Storage) -> Result<()> {

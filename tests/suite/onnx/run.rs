@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use archrepair::export::proto::{FLOAT, FLOAT16, ModelProto, NodeProto, TensorProto};
+use archrepair::export::proto::{FLOAT, FLOAT16, INT64, ModelProto, NodeProto, TensorProto};
 use candle_core::{DType, Device, Tensor};
 use half::f16;
 
@@ -29,6 +29,10 @@ fn read(tensor: &TensorProto) -> Tensor {
         FLOAT16 => {
             let half = |b: &[u8]| f16::from_le_bytes(b.try_into().unwrap()).to_f32();
             tensor.raw_data.chunks(2).map(half).collect()
+        }
+        INT64 => {
+            let whole = |b: &[u8]| i64::from_le_bytes(b.try_into().unwrap()) as f32;
+            tensor.raw_data.chunks(8).map(whole).collect()
         }
         other => panic!("{} is of type {other}", tensor.name),
     };
@@ -89,6 +93,13 @@ fn compute(node: &NodeProto, inputs: &[&Tensor]) -> Tensor {
             normalized(x, [&mean, &var], [&scale, &shift], float(node, "epsilon"))
         }
         "Mul" => x.broadcast_mul(inputs[1]),
+        "Pad" => {
+            let pads = inputs[1].to_vec1::<f32>().unwrap();
+            let [_, _, top, left, _, _, bottom, right] = pads.as_slice() else { panic!("{pads:?}") };
+            let (top, left, bottom, right) =
+                (*top as usize, *left as usize, *bottom as usize, *right as usize);
+            x.pad_with_zeros(2, top, bottom).and_then(|x| x.pad_with_zeros(3, left, right))
+        }
         "ReduceMean" => {
             assert_eq!((ints(node, "axes", &[]), ints(node, "keepdims", &[1])), (vec![2, 3], vec![1]));
             x.mean_keepdim((2, 3))
