@@ -1,9 +1,9 @@
 """Every family at full size: logits of torchvision, timm and other packages beside archrepair's.
 
-    python zoo.py PROGRAM [--only NAME ...] [--keep DIRECTORY]
+    python zoo.py PROGRAM [--only NAME ...]
 
-Weights are drawn, norms have the statistics of noise; PyTorch saves them as it does, safetensors or .pth.
-PROGRAM is the built archrepair. Both get the same two pictures of noise. Needs torchvision, timm,
+Weights are drawn, norms have the statistics of images; PyTorch saves them as it does, safetensors or .pth.
+PROGRAM is the built archrepair. Both get the same two pictures. The same networks in f64 tell how far off both are. Needs torchvision, timm,
 efficientnet-lite-pytorch, pillow and safetensors.
 """
 
@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests/data"))
-from make_zoo import fill  # noqa: E402
+from make_zoo import fill, scenes  # noqa: E402
 
 TORCHVISION = [
     "resnet18", "resnet50", "resnext50_32x4d", "wide_resnet50_2",
@@ -65,8 +65,9 @@ def save(net, maker, name, directory):
 def theirs(net, pictures):
     mean, std = (torch.tensor(of).view(1, 3, 1, 1) for of in IMAGENET)
     x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    x = (x - mean) / std
     with torch.no_grad():
-        return net((x - mean) / std).numpy()
+        return net(x).numpy(), net.double()(x.double()).numpy()
 
 
 def ours(program, model, files):
@@ -80,8 +81,9 @@ def compare(program, maker, name, make, pictures, files, directory):
     torch.manual_seed(1)
     net = fill(make(), (SIZE, SIZE), torch.Generator().manual_seed(1))
     model = save(net, maker, name, directory)
-    want, got = theirs(net, pictures), ours(program, model, files)
-    return np.abs(want - got).max(), np.abs(want).max(), bool((want.argmax(1) == got.argmax(1)).all())
+    (want, exact), got = theirs(net, pictures), ours(program, model, files)
+    same = bool((want.argmax(1) == got.argmax(1)).all())
+    return [np.abs(want).max(), *(np.abs(a - b).max() for a, b in ((got, want), (got, exact), (want, exact))), same]
 
 
 def main():
@@ -89,10 +91,11 @@ def main():
     parser.add_argument("program", type=Path, help="the built archrepair")
     parser.add_argument("--only", nargs="+", help="names of networks")
     arguments = parser.parse_args()
-    rng = np.random.default_rng(1)
-    pictures = [rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8) for _ in range(2)]
+    seen = scenes(2, (SIZE, SIZE), torch.Generator().manual_seed(2)) * 0.225 + 0.45
+    pictures = list((seen.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy())
     print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm.__version__}, f32 on the CPU")
-    print(f"{'network':<24}{'made by':<28}{'greatest logit':>15}{'max |difference|':>18}{'same top-1':>12}{'s':>7}")
+    print(f"{'network':<24}{'made by':<26}{'max |logit|':>12}{'max |difference|':>18}{'ours, f64':>11}"
+          f"{'PyTorch, f64':>14}{'same top-1':>12}{'s':>7}")
     worst = 0.0
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{i}.png" for i in range(len(pictures))]
@@ -104,10 +107,11 @@ def main():
             start = time.monotonic()
             with tempfile.TemporaryDirectory() as directory:
                 of = (maker, name, make, pictures, files, Path(directory))
-                difference, greatest, same = compare(arguments.program, *of)
+                greatest, difference, ours_off, theirs_off, same = compare(arguments.program, *of)
             worst = max(worst, difference)
             took = time.monotonic() - start
-            print(f"{name:<24}{maker:<28}{greatest:>15.3f}{difference:>18.2e}{str(same):>12}{took:>7.1f}", flush=True)
+            print(f"{name:<24}{maker:<26}{greatest:>12.3f}{difference:>18.2e}{ours_off:>11.2e}"
+                  f"{theirs_off:>14.2e}{str(same):>12}{took:>7.1f}", flush=True)
     print(f"greatest difference of all: {worst:.2e}")
     sys.exit(worst > 1e-4)
 

@@ -3,7 +3,7 @@
     python make_zoo.py DIRECTORY
 
 torchvision, timm and the package efficientnet-lite-pytorch build the networks, narrow ones with few classes.
-Weights are drawn; norms have the statistics of noise that ran through. The file zoo.safetensors holds two
+Weights are drawn; norms have the statistics of images that ran through. The file zoo.safetensors holds two
 images and for each network the logits PyTorch gets for them, on the CPU in f32.
 """
 
@@ -112,8 +112,16 @@ NETWORKS = {
 }
 
 
+def scenes(count, size, rng):
+    """Images of 3 channels: patches and noise, each image and channel with a brightness and contrast of its own."""
+    draw = partial(torch.randn, generator=rng)
+    patches = nn.functional.interpolate(draw(count, 3, 4, 4), size=size, mode="bilinear")
+    contrast = 0.5 + torch.rand(count, 3, 1, 1, generator=rng)
+    return (patches + 0.3 * draw(count, 3, *size)) * contrast + 0.5 * draw(count, 3, 1, 1)
+
+
 def fill(net, size, rng):
-    """Draws the weights, and measures the statistics of norms on noise of 3 channels of this size."""
+    """Draws the weights, and measures the statistics of norms on scenes of this size."""
     net.eval()
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
@@ -128,7 +136,7 @@ def fill(net, size, rng):
         if getattr(module, "bias", None) is not None:
             module.bias.data.normal_(0, 0.2, generator=rng)
     with torch.no_grad():
-        net(torch.randn(8, 3, *size, generator=rng))
+        net(scenes(8, size, rng))
     return net.eval()
 
 
@@ -144,7 +152,7 @@ def main():
     parser.add_argument("directory", type=Path, help="where to write the files")
     directory = parser.parse_args().directory
     torch.set_num_threads(1)
-    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)).half()
+    x = scenes(2, EVEN, torch.Generator().manual_seed(1)).half()
     golden = {"x": x}
     for seed, (name, (make, (h, w))) in enumerate(NETWORKS.items()):
         torch.manual_seed(seed)
