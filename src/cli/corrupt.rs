@@ -179,7 +179,7 @@ fn sheet(images: &Images, corruptions: &[Corruption], seed: u64, path: &Path) ->
         }
     }
     let kinds = corruptions.chunk_by(|a, b| a.kind() == b.kind()).count();
-    if cells.len() % kinds != 0 {
+    if !cells.len().is_multiple_of(kinds) {
         let want = "as many severities of each kind for a contact sheet".into();
         return Err(Error::Config { field: "corruption", got: "of uneven numbers".into(), want });
     }

@@ -14,7 +14,7 @@ impl Set {
         seed: u64,
         change: impl Fn(Rng, &[u8], &mut [u8]) + Send + Sync + 'static,
     ) -> Self {
-        self.from_source(self.shape(), Changed { set: self.clone(), seed, change })
+        self.over_source(self.shape(), Changed { set: self.clone(), seed, change })
     }
 
     /// The same set at the size that `fit` asks for, if it says how pictures are resized.
@@ -23,7 +23,7 @@ impl Set {
         match (fit.size, fit.resize) {
             (Some(size), Some(_)) if size != [h, w] => {
                 let source = Fitted { fit: fit.clone(), set: self.clone() };
-                self.from_source([c, size[0], size[1]], source)
+                self.over_source([c, size[0], size[1]], source)
             }
             _ => self,
         }

@@ -108,7 +108,7 @@ fn records(path: &Path, family: Family, labels: &mut Vec<u32>) -> Result<Piece> 
     let malformed = |problem| Err(Error::Malformed { path: path.into(), problem });
     let (bytes, before) = (Bytes::open(path)?, family.labels());
     let stride = before + IMAGE;
-    if bytes.len() % stride != 0 {
+    if !bytes.len().is_multiple_of(stride) {
         return malformed(format!("{} bytes are no whole number of records of {stride}", bytes.len()));
     }
     for (i, record) in bytes.chunks_exact(stride).enumerate() {

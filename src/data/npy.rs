@@ -108,7 +108,7 @@ impl Array {
             let want = "1 to 5, as in fog.npy:3".into();
             return Err(Error::Config { field: "severity", got: severity.to_string(), want });
         }
-        if n % SEVERITIES != 0 {
+        if !n.is_multiple_of(SEVERITIES) {
             return Err(self.malformed(format!("{n} images are no {SEVERITIES} severities of as many")));
         }
         let block = n / SEVERITIES;

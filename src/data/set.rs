@@ -243,7 +243,7 @@ impl Set {
     }
 
     /// The same labels and names, with pixels of another shape from another place.
-    pub(super) fn from_source(&self, shape: [usize; 3], source: impl Source + 'static) -> Self {
+    pub(super) fn over_source(&self, shape: [usize; 3], source: impl Source + 'static) -> Self {
         Self { shape, pixels: Pixels::Read(Arc::new(source)), ..self.clone() }
     }
 

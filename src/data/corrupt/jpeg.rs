@@ -176,7 +176,7 @@ fn halved(plane: &mut [f64], [h, w]: [usize; 2], change: impl Fn(&mut [f64], [us
         let (a, b) = (row(2 * y), row(2 * y + 1));
         for (x, to) in to.iter_mut().enumerate() {
             // Halves are rounded down in even columns and up in odd ones, that they even out.
-            let (next, bias) = ((2 * x + 1).min(w - 1), if x % 2 == 0 { 1.0 } else { 2.0 });
+            let (next, bias) = ((2 * x + 1).min(w - 1), if x.is_multiple_of(2) { 1.0 } else { 2.0 });
             *to = ((a[2 * x] + a[next] + b[2 * x] + b[next] + bias) / 4.0).floor();
         }
     }
@@ -198,7 +198,7 @@ fn halved(plane: &mut [f64], [h, w]: [usize; 2], change: impl Fn(&mut [f64], [us
 #[inline(always)]
 fn near_and_next(at: usize, n: usize) -> [usize; 2] {
     let near = at / 2;
-    [near, if at % 2 == 0 { near.saturating_sub(1) } else { (near + 1).min(n - 1) }]
+    [near, if at.is_multiple_of(2) { near.saturating_sub(1) } else { (near + 1).min(n - 1) }]
 }
 
 #[cfg(test)]
