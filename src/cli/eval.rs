@@ -53,8 +53,8 @@ pub(super) struct Eval {
     /// it and as ImageNet-C and CIFAR-10-C are
     #[arg(long, value_name = "DIR")]
     corrupted: Option<PathBuf>,
-    /// By whose errors those under corruptions are divided: alexnet (published, needs all:imagenet or ImageNet-C), before
-    /// (the network that is compared with), or a model [default: before, if there is one]
+    /// By whose errors those under corruptions are divided: alexnet (published, needs all:imagenet or
+    /// ImageNet-C), before (the network that is compared with), or a model [default: before, if there is one]
     #[arg(long, value_name = "NETWORK")]
     reference: Option<String>,
     /// Write a table of all conditions and classes to this file
