@@ -122,11 +122,11 @@ mod tests {
         let fit = Fit { resize: Some(7), ..fit };
         assert_eq!(fit.apply(picture(), Path::new("p.png")).unwrap().pixels, vec![0; 147]);
         let strip = Planes { pixels: vec![0; 9000], size: [3, 3000] };
-        let refused = Fit { resize: Some(17), ..fit.clone() }.apply(strip, Path::new("p.png")).unwrap_err();
+        let refused = Fit { resize: Some(17), ..fit }.apply(strip, Path::new("p.png")).unwrap_err();
         assert!(refused.to_string().ends_with("sides below 16384 when the shorter is resized to 17"));
         let text = |fit: Fit| fit.check().unwrap_err().to_string();
         assert_eq!(
-            text(Fit { resize: Some(6), ..fit.clone() }),
+            text(Fit { resize: Some(6), ..fit }),
             "resize is 6, expected 7, the greater side of images, to 16384"
         );
         assert_eq!(text(Fit { channels: Some(2), ..fit }), "channels is 2, expected 1 (grey) or 3 (colour)");
