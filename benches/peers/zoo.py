@@ -113,7 +113,7 @@ def main():
             print(f"{name:<24}{maker:<26}{greatest:>12.3f}{difference:>18.2e}{ours_off:>11.2e}"
                   f"{theirs_off:>14.2e}{str(same):>12}{took:>7.1f}", flush=True)
     print(f"greatest difference of all: {worst:.2e}")
-    sys.exit(worst > 1e-4)
+    sys.exit(int(worst > 1e-4))
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ const NETWORKS: [(&str, &str, usize, [usize; 2]); 15] = [
     ("mobilenet_v3_small", "mobilenet_v3_small", 11, [64, 64]),
     ("mobilenet_v3_small_timm", "mobilenet_v3_small", 11, [64, 64]),
     ("resnext", "resnext[1,2,1,1]_4x32d", 5, [64, 64]),
-    ("vgg", "vgg[1,1,2,2,2]_bn", 5, [64, 64]),
-    ("vgg_timm", "vgg[1,1,2,2,2]_bn", 5, [64, 64]),
+    ("vgg", "vgg11_bn", 5, [64, 64]),
+    ("vgg_timm", "vgg11_bn", 5, [64, 64]),
     ("wide_resnet", "wide_resnet[1,1,1,1]_2", 4, [64, 64]),
 ];
 
@@ -144,7 +144,7 @@ fn a_tensor_that_has_no_place_is_named() {
     let path = folder.path().join("w.safetensors");
     std::fs::write(&path, serialize(&tensors, Storage::F16, &BTreeMap::new()).unwrap()).unwrap();
     for (side, want) in [
-        (64, "it looks like vgg[1,1,2,2,2]_bn, which has no tensor `extra.weight`"),
+        (64, "it looks like vgg11_bn, which has no tensor `extra.weight`"),
         (
             96,
             "the classifier takes 2 x 2 pixels and the features have 3 x 3: sides of images must be equal, \
