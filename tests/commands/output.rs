@@ -153,7 +153,7 @@ fn eval_measures_clean_and_corrupted_images() {
     let text = folder.run("eval model.safetensors failures --corruption contrast:2").stdout;
     let clean: Vec<&str> =
         text.lines().find(|line| line.starts_with("clean")).unwrap().split_whitespace().collect();
-    assert_eq!(clean, ["clean", "30", "0", "0.00", "%"]);
+    assert_eq!(clean[..5], ["clean", "30", "0", "0.00", "%"]);
     assert!(text.contains("\ncontrast:2 ") && text.contains("\nclass "), "{text}");
 }
 
