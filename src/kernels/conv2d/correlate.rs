@@ -16,12 +16,10 @@
 
 use std::ops::Range;
 
-use super::Finish;
 use super::correlation::{Correlation, Task};
 use super::source::{operands, source};
-use super::sums::{Sums, Target};
+use super::sums::{Sums, Work};
 use super::tile::{self, Pixels};
-use super::weights::Weights;
 use crate::kernels::Real;
 use crate::kernels::matmul::pack::{self, Columns, Run};
 use crate::kernels::share::share;
@@ -29,10 +27,9 @@ use crate::kernels::simd::{Isa, Job, Lanes};
 
 impl<T: Real> Job<T> for Sums<'_, T, Correlation> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
-        let Self { how, source, weights, finish, target, scratch } = self;
-        let target = Target::new(target);
+        let how = self.how;
+        let (work, scratch) = self.work();
         let panel = how.panel(S::PANEL * S::Register::LANES);
-        let work = Work { how, source, weights, finish, target };
         let tasks = how.tasks(S::PANEL * S::Register::LANES);
         share((scratch, how.lens::<T>().iter().sum()), (tasks, 0..tasks), |scratch, index| {
             // SAFETY: the caller promises the processor, and every task has outputs of its own.
@@ -41,15 +38,7 @@ impl<T: Real> Job<T> for Sums<'_, T, Correlation> {
     }
 }
 
-struct Work<'a, T> {
-    how: &'a Correlation,
-    source: &'a [T],
-    weights: Weights<'a, T>,
-    finish: &'a Finish<'a, T>,
-    target: Target<'a, T>,
-}
-
-impl<T: Real> Work<'_, T> {
+impl<T: Real> Work<'_, T, Correlation> {
     /// # Safety
     ///
     /// The processor must know the instructions of `S`, and no other task may have these outputs.

@@ -17,12 +17,10 @@
 
 use std::ops::Range;
 
-use super::Finish;
 use super::correlation::Correlation;
 use super::source::joined;
-use super::sums::{Sums, Target};
+use super::sums::{Sums, Work};
 use super::tile::{self, Pixels};
-use super::weights::Weights;
 use crate::kernels::Real;
 use crate::kernels::share::{self, share};
 use crate::kernels::simd::{Isa, Job, LINE, Lanes, prefetch};
@@ -94,9 +92,9 @@ struct Task {
 
 impl<T: Real> Job<T> for Sums<'_, T, Pointwise> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
-        let Self { how, source, weights, finish, target, scratch } = self;
+        let how = self.how;
+        let (work, scratch) = self.work();
         let widths = [S::Register::LANES, S::PANEL * S::Register::LANES];
-        let work = Work { how, source, weights, finish, target: Target::new(target) };
         let tasks = how.tasks(widths);
         share((scratch, how.lens(widths[1]).iter().sum()), (tasks, 0..tasks), |scratch, index| {
             // SAFETY: the caller promises the processor, and every task has outputs of its own.
@@ -105,15 +103,7 @@ impl<T: Real> Job<T> for Sums<'_, T, Pointwise> {
     }
 }
 
-struct Work<'a, T> {
-    how: &'a Pointwise,
-    source: &'a [T],
-    weights: Weights<'a, T>,
-    finish: &'a Finish<'a, T>,
-    target: Target<'a, T>,
-}
-
-impl<T: Real> Work<'_, T> {
+impl<T: Real> Work<'_, T, Pointwise> {
     /// # Safety
     ///
     /// The processor must know the instructions of `S`, and no other task may have these outputs.
@@ -247,7 +237,8 @@ mod tests {
     use super::*;
     use crate::graph::op::Conv2d;
     use crate::kernels::conv2d::tests::whole;
-    use crate::kernels::conv2d::{Sizes, pairs, slow};
+    use crate::kernels::conv2d::weights::Weights;
+    use crate::kernels::conv2d::{Finish, Sizes, pairs, slow};
     use crate::kernels::simd;
 
     fn numbers(x: &candle_core::Tensor) -> Vec<f32> {

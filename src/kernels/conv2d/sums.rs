@@ -23,6 +23,23 @@ pub(super) struct Sums<'a, T, H> {
     pub(super) scratch: &'a mut [T],
 }
 
+/// The same while its tasks run.
+pub(super) struct Work<'a, T, H> {
+    pub(super) how: &'a H,
+    pub(super) source: &'a [T],
+    pub(super) weights: Weights<'a, T>,
+    pub(super) finish: &'a Finish<'a, T>,
+    pub(super) target: Target<'a, T>,
+}
+
+impl<'a, T, H> Sums<'a, T, H> {
+    /// The work, and scratch for it.
+    pub(super) fn work(self) -> (Work<'a, T, H>, &'a mut [T]) {
+        let Self { how, source, weights, finish, target, scratch } = self;
+        (Work { how, source, weights, finish, target: Target::new(target) }, scratch)
+    }
+}
+
 impl<T: Real> Sums<'_, T, Correlation> {
     /// Does it in the fastest way by the best instructions there are.
     pub(super) fn fill(self) {
