@@ -193,6 +193,9 @@ fn wrong_lists_and_tables_are_told_by_line() {
     assert!(unknown.ends_with("line 1: `n09` is no class of wnids.txt"), "{unknown}");
     let short = said(&val, &list, |bytes| bytes.truncate(10));
     assert!(short.ends_with("line 1: expected a file, a tabulator and a class"), "{short}");
+    let elsewhere = said(&val, &list, |bytes| bytes[..3].copy_from_slice(b"../"));
+    let want = "line 1: names the file `../_0.JPEG`, expected one in `images` or below";
+    assert!(elsewhere.ends_with(want), "{elsewhere}");
     let missing = said(&val, &list, |_| ());
     assert!(missing.starts_with("cannot open ") && missing.ends_with("val_1.JPEG"), "{missing}");
 
