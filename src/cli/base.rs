@@ -150,19 +150,24 @@ pub(super) fn class_names(network: &Network) -> Vec<String> {
 /// The network's class of each folder.
 fn classes_of(folders: &[String], path: &Path, network: &Network) -> Result<Vec<u32>> {
     let known = class_names(network);
-    let class = |name: &String| known.iter().position(|known| known == name);
-    let found: Vec<Option<usize>> = folders.iter().map(class).collect();
+    let classes = |name: &String| (0..known.len()).filter(|&class| known[class] == *name).collect::<Vec<_>>();
+    let found: Vec<Vec<usize>> = folders.iter().map(classes).collect();
     // A network without names, and a folder for each class: the order that torchvision gives them.
-    if network.class_names.is_empty() && found.iter().all(Option::is_none) && folders.len() == network.classes
-    {
+    if network.class_names.is_empty() && found.iter().all(Vec::is_empty) && folders.len() == network.classes {
         return Ok((0..folders.len() as u32).collect());
     }
-    let named = |(found, name): (Option<usize>, &String)| {
-        found.map(|class| class as u32).ok_or_else(|| Error::UnknownName {
+    let named = |(found, name): (Vec<usize>, &String)| match found[..] {
+        [class] => Ok(class as u32),
+        [] => Err(Error::UnknownName {
             kind: "class",
-            got: format!("{name}` of the folder `{}", path.display()),
+            got: format!("{name}` of `{}", path.display()),
             known: known.join(", "),
-        })
+        }),
+        _ => Err(Error::Config {
+            field: "class",
+            got: format!("`{name}` of `{}`, which classes {found:?} have", path.display()),
+            want: "a name that one class has; --classes gives others".into(),
+        }),
     };
     found.into_iter().zip(folders).map(named).collect()
 }
@@ -219,11 +224,14 @@ mod tests {
     #[test]
     fn a_folder_that_is_no_class_is_named() {
         let error = classes(&["boat"], &["shirt", "bag", "boot"]).unwrap_err();
+        assert_eq!(error.to_string(), "unknown class `boat` of `f`, expected one of shirt, bag, boot");
+        assert_eq!(classes(&["a", "b"], &[]).unwrap_err().code(), 23);
+        let error = classes(&["crane"], &["crane", "bag", "crane"]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown class `boat` of the folder `f`, expected one of shirt, bag, boot"
+            "class is `crane` of `f`, which classes [0, 2] have, expected a name that one class has; --classes \
+             gives others"
         );
-        assert_eq!(classes(&["a", "b"], &[]).unwrap_err().code(), 23);
     }
 
     #[test]

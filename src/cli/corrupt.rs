@@ -82,6 +82,9 @@ impl Corrupt {
         // Decoded once, and not again under each corruption.
         let images =
             data::open_set(&self.data, "clean", &self.pictures.fit_to(self.size.as_deref())?)?.keep()?;
+        if matches!(self.format, Some(Format::Idx | Format::Npy)) {
+            images.check(images.shape(), 256)?; // labels take a byte there
+        }
         if let Some(path) = &self.contact_sheet {
             publish(path, &sheet(&images, &corruptions, global.seed, path)?)?;
         }
@@ -170,6 +173,12 @@ fn apart(a: &[u8], b: &[u8]) -> u64 {
 
 /// The first image, clean and under all corruptions, as a PNG file.
 fn sheet(images: &Images, corruptions: &[Corruption], seed: u64, path: &Path) -> Result<Vec<u8>> {
+    let mut severities = corruptions.chunk_by(|a, b| a.kind() == b.kind()).map(<[Corruption]>::len);
+    let n = severities.next().unwrap_or(0);
+    if severities.any(|other| other != n) {
+        let want = "as many severities of each kind for a contact sheet".into();
+        return Err(Error::Config { field: "corruption", got: "of uneven numbers".into(), want });
+    }
     let clean = images.subset(&[0]);
     let mut cells = images.subset(&[]);
     for of_kind in corruptions.chunk_by(|a, b| a.kind() == b.kind()) {
@@ -178,12 +187,7 @@ fn sheet(images: &Images, corruptions: &[Corruption], seed: u64, path: &Path) ->
             cells.extend(&corruption.apply(&clean, seed))?;
         }
     }
-    let kinds = corruptions.chunk_by(|a, b| a.kind() == b.kind()).count();
-    if !cells.len().is_multiple_of(kinds) {
-        let want = "as many severities of each kind for a contact sheet".into();
-        return Err(Error::Config { field: "corruption", got: "of uneven numbers".into(), want });
-    }
-    pictures::sheet(&cells, cells.len() / kinds, path)
+    pictures::sheet(&cells, n + 1, path)
 }
 
 /// Where the images of one corruption go.
@@ -208,7 +212,6 @@ impl Writer {
                 Ok(Self::Npy { path: folder.join(format!("{}.npy", one.kind().name())), n: blocks * n })
             }
             Format::Idx => {
-                images.check(images.shape(), 256)?;
                 fs::create_dir_all(&place).map_err(Error::file("make the folder", &place))?;
                 let labels = place.join("labels-idx1-ubyte.gz");
                 let bytes = idx::encode_labels(images.labels(), &labels)?;
@@ -274,9 +277,8 @@ fn check_blocks(corruptions: &[Corruption]) -> Result<()> {
     })
 }
 
-/// The labels of the images once for each severity.
+/// The labels of the images, which take a byte, once for each severity.
 fn write_labels(images: &Images, corruptions: &[Corruption], folder: &Path) -> Result<()> {
-    images.check(images.shape(), 256)?;
     let labels: Vec<u8> = images.labels().iter().map(|label| *label as u8).collect();
     let blocks = corruptions.iter().filter(|one| one.kind() == corruptions[0].kind()).count();
     let bytes = [npy::header(&[blocks * labels.len()]), labels.repeat(blocks)].concat();
@@ -299,6 +301,18 @@ mod tests {
             "corruption is other severities for contrast than for fog, expected the same for all in the format npy"
         );
         assert_eq!(check(&["fog:3", "contrast:3", "contrast:4"]).unwrap_err().code(), 10);
+    }
+
+    #[test]
+    fn a_contact_sheet_takes_as_many_severities_of_each_kind() {
+        let images = Images::from_parts([1, 32, 32], vec![128; 1024], vec![0], "t").unwrap();
+        let sheet = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            sheet(&images, &corruptions(&names)?, 0, Path::new("t.png"))
+        };
+        assert!(sheet(&["contrast:1", "contrast:2", "brightness:1", "brightness:3"]).is_ok());
+        // Six cells with those of the clean image, in two columns.
+        assert_eq!(sheet(&["fog:1", "fog:2", "fog:3", "snow:1"]).unwrap_err().code(), 10);
     }
 
     #[test]

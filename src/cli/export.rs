@@ -47,7 +47,8 @@ pub(super) struct Export {
     /// File to write; a folder for pytorch
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// How numbers are stored by pytorch and safetensors: f32, f16 or bf16 [default: as in the model]
+    /// How numbers are stored by pytorch and safetensors: f32, f16 or bf16 [default: as all of
+    /// the model are, else f32]
     #[arg(long, value_name = "TYPE")]
     store: Option<String>,
     /// Images that the ONNX graph takes at once: a number, or dynamic [default: dynamic]
@@ -161,10 +162,12 @@ fn new_tensors(Opened { model, deployed }: &Opened) -> Vec<String> {
     names.filter(|name| model.file.shape(name).is_none()).cloned().collect()
 }
 
-/// The type of the model's weights, so that nothing is lost: its first tensor of floats says it.
+/// The type of the model's weights, f32 where they are not of one, so that nothing is lost.
 fn stored_as(model: &Model) -> Storage {
-    let named = model.network.params().unwrap_or_default();
-    match named.first().and_then(|named| model.file.dtype(&named.name)) {
+    let params = model.network.params().unwrap_or_default();
+    let mut types = params.iter().map(|named| model.file.dtype(&named.name));
+    let first = types.next().flatten();
+    match first.filter(|_| types.all(|other| other == first)) {
         Some(Dtype::F16) => Storage::F16,
         Some(Dtype::BF16) => Storage::Bf16,
         _ => Storage::F32,

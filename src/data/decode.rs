@@ -5,9 +5,9 @@
 //! noted are ignored.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use image::{DynamicImage, ImageError, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
 
 use super::resize::Planes;
 use super::set::{Set, Source};
@@ -125,13 +125,28 @@ fn decode(path: &Path) -> Result<DynamicImage> {
     let mut limits = Limits::default();
     (limits.max_image_width, limits.max_image_height) = (Some(MOST_PIXELS), Some(MOST_PIXELS));
     limits.max_alloc = Some(MOST_BYTES);
-    reader.limits(limits);
-    reader.decode().map_err(|error| match error {
+    reader.limits(limits.clone());
+    let malformed = |problem| Error::Malformed { path: path.into(), problem };
+    let broken = |error: ImageError| match error {
         ImageError::IoError(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
             Error::file("read", path)(source)
         }
-        other => Error::Malformed { path: path.into(), problem: other.to_string() },
-    })
+        other => malformed(other.to_string()),
+    };
+    let mut decoder = reader.into_decoder().map_err(broken)?;
+    let (w, h) = decoder.dimensions();
+    // BMP files may say so.
+    if w == 0 || h == 0 {
+        return Err(malformed(format!("a picture of {h} x {w} pixels (height x width) cannot be")));
+    }
+    limits.reserve(decoder.total_bytes()).map_err(broken)?;
+    decoder.set_limits(limits).map_err(broken)?;
+    DynamicImage::from_decoder(decoder).map_err(broken)
+}
+
+/// Whether the name of a file that a list gives leads to the list's folder or below.
+pub(super) fn is_below(file: &str) -> bool {
+    Path::new(file).components().all(|part| matches!(part, Component::CurDir | Component::Normal(_)))
 }
 
 #[cfg(test)]
@@ -141,5 +156,27 @@ mod tests {
     #[test]
     fn grey_stays_itself_as_luma() {
         assert!((0..=255).all(|v| luma([v; 3]) == v));
+    }
+
+    /// The two headers of a BMP file of 24 bits a pixel, 54 bytes, and no pixels.
+    #[test]
+    fn pictures_without_pixels_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.bmp");
+        for [w, h] in [[0u32, 4], [4, 0]] {
+            let mut bytes = b"BM".to_vec();
+            [54, 0, 54, 40, w, h, 1 | (24 << 16), 0, 0, 0, 0, 0, 0]
+                .iter()
+                .for_each(|number: &u32| bytes.extend(number.to_le_bytes()));
+            assert_eq!(bytes.len(), 54);
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(decode(&path).unwrap_err().code(), 13, "{w} x {h}");
+        }
+    }
+
+    #[test]
+    fn files_beside_a_list_or_below_are_told_from_others() {
+        assert!(["a.png", "./a.png", "b/c/a.png"].into_iter().all(is_below));
+        assert!(!["../a.png", "b/../../a.png", "/a.png"].into_iter().any(is_below));
     }
 }

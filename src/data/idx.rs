@@ -26,6 +26,7 @@ use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
 
 use super::Images;
+use super::set::check;
 use crate::error::{Error, Result};
 use crate::storage::Bytes;
 
@@ -90,8 +91,9 @@ pub fn encode(images: &Images) -> Result<(Vec<u8>, Vec<u8>)> {
 ///
 /// # Errors
 ///
-/// [`Error::Config`] for more labels than 32 bits count.
+/// [`Error::Label`] for a label over 255, [`Error::Config`] for more labels than 32 bits count.
 pub fn encode_labels(labels: &[u32], path: &Path) -> Result<Vec<u8>> {
+    check(labels, 256, path)?;
     let bytes: Vec<u8> = labels.iter().map(|label| *label as u8).collect();
     let mut writer = Writer::new(Vec::new(), &[labels.len()], path)?;
     writer.add(&bytes)?;
@@ -310,6 +312,12 @@ mod tests {
 
     fn read_bytes(images: &[u8], labels: &[u8]) -> Result<Images> {
         decode(images, labels, Path::new("t"))
+    }
+
+    #[test]
+    fn labels_that_take_more_than_a_byte_are_refused() {
+        assert_eq!(encode_labels(&[255, 256], Path::new("t")).unwrap_err().code(), 19);
+        assert!(encode_labels(&[255], Path::new("t")).is_ok());
     }
 
     /// The bytes gzipped by the library's shortest way, not by [`Writer`].

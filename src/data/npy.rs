@@ -16,10 +16,10 @@ use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::Images;
 use super::records::{Order, Piece, Records};
 use super::set::Set;
 use super::tensors::integer;
+use super::{Images, size_of_image};
 use crate::error::{Error, Result};
 use crate::storage::Bytes;
 
@@ -32,14 +32,14 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 /// Severities in a file.
 const SEVERITIES: usize = 5;
 
-/// The images of `path`, with the labels in `labels.npy` beside it: all, or those of one severity, 1 to 5.
+/// The images of `path`, with the labels in `labels.npy` beside it: all, or those of one [`severity`].
 /// Arrays of rank 3 are grey.
 ///
 /// # Errors
 ///
 /// [`Error::File`] when a file cannot be mapped; [`Error::Malformed`] when one is no NPY file of the right
-/// type and rank, is cut or has more than its header says, the two hold different numbers, or the images
-/// are no five severities; [`Error::Config`] for a severity that is not 1 to 5.
+/// type and rank, is cut or has more than its header says, the two hold different numbers, or images or
+/// labels are no five severities.
 pub(super) fn open(path: &Path, severity: Option<usize>) -> Result<Set> {
     let images = Array::open(path)?;
     let labels = Array::open(&path.with_file_name("labels.npy"))?;
@@ -56,15 +56,36 @@ pub(super) fn open(path: &Path, severity: Option<usize>) -> Result<Set> {
             format!("has shape {:?}, expected [{n}], one a picture in {}", labels.shape, path.display());
         return Err(labels.malformed(problem));
     }
+    let size = size_of_image([c, h, w])
+        .ok_or_else(|| images.malformed(format!("has the impossible shape {:?}", images.shape)))?;
     let part = images.part(n, severity)?;
-    let labels = labels.numbers(part.clone())?;
+    let all = labels.numbers()?;
+    let own = &all[part.clone()];
+    if severity.is_some() && all.chunks(part.len().max(1)).any(|block| block != own) {
+        let problem = format!("its labels do not repeat {SEVERITIES} times, as for {SEVERITIES} severities");
+        return Err(labels.malformed(problem));
+    }
+    let labels = own.to_vec();
     let piece = Piece {
-        start: images.start + part.start * h * w * c,
-        stride: h * w * c,
+        start: images.start + part.start * size,
+        stride: size,
         images: part.len(),
         bytes: images.bytes,
     };
     Set::new([c, h, w], Records { pieces: vec![piece], order: Order::Pixels, channels: c }, labels, path)
+}
+
+/// The severity that a path names behind a colon, 1 to 5.
+///
+/// # Errors
+///
+/// [`Error::Config`] for anything else.
+pub(super) fn severity(text: &str) -> Result<usize> {
+    text.parse().ok().filter(|severity| (1..=SEVERITIES).contains(severity)).ok_or_else(|| Error::Config {
+        field: "severity",
+        got: text.into(),
+        want: format!("1 to {SEVERITIES}, as in fog.npy:3"),
+    })
 }
 
 /// A mapped file whose header is read.
@@ -101,13 +122,9 @@ impl Array {
         Error::Malformed { path: self.path.clone(), problem }
     }
 
-    /// Which of `n` images a severity has.
+    /// Which of `n` images a severity, from 1 on, has.
     fn part(&self, n: usize, severity: Option<usize>) -> Result<Range<usize>> {
         let Some(severity) = severity else { return Ok(0..n) };
-        if !(1..=SEVERITIES).contains(&severity) {
-            let want = "1 to 5, as in fog.npy:3".into();
-            return Err(Error::Config { field: "severity", got: severity.to_string(), want });
-        }
         if !n.is_multiple_of(SEVERITIES) {
             return Err(self.malformed(format!("{n} images are no {SEVERITIES} severities of as many")));
         }
@@ -115,8 +132,8 @@ impl Array {
         Ok((severity - 1) * block..severity * block)
     }
 
-    /// Some elements as labels.
-    fn numbers(&self, part: Range<usize>) -> Result<Vec<u32>> {
+    /// The elements as labels.
+    fn numbers(&self) -> Result<Vec<u32>> {
         let size = size_of(&self.kind).unwrap_or(1);
         let elements = &self.bytes[self.start..];
         let is_signed = self.kind.as_bytes()[1] == b'i';
@@ -125,7 +142,7 @@ impl Array {
                 self.malformed(format!("element {i} is no class, expected a number from 0 on"))
             })
         };
-        part.map(number).collect()
+        (0..elements.len() / size).map(number).collect()
     }
 }
 

@@ -55,7 +55,7 @@ fn part(path: &Path) -> Result<Option<Set>> {
         return Ok(None);
     }
     if let Some((file, severity)) = name.split_once(".npy:") {
-        let severity = severity.parse().unwrap_or(0);
+        let severity = npy::severity(severity)?;
         return npy::open(&folder.join(format!("{file}.npy")), Some(severity)).map(Some);
     }
     let files = match name {

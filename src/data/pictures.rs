@@ -16,8 +16,8 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 ///
-/// [`Error::Config`] for images of neither 1 (grey) nor 3 channels (colour), [`Error::File`] when
-/// something cannot be written.
+/// [`Error::Config`] for images of neither 1 (grey) nor 3 channels (colour), and for a class whose name no
+/// folder can have; [`Error::File`] when something cannot be written.
 pub fn write(images: &Images, folder: &Path, (first, total): (usize, usize)) -> Result<()> {
     let color = color_of(images)?;
     let class = |label: u32| match images.class_names() {
@@ -27,6 +27,9 @@ pub fn write(images: &Images, folder: &Path, (first, total): (usize, usize)) -> 
     let mut labels = images.labels().to_vec();
     labels.sort_unstable();
     labels.dedup();
+    if let Some(got) = labels.iter().map(|&label| class(label)).find(|name| !is_name(name)) {
+        return Err(Error::Config { field: "class", got, want: "a name that a folder can have".into() });
+    }
     for label in labels {
         let path = folder.join(class(label));
         fs::create_dir_all(&path).map_err(Error::file("make the folder", &path))?;
@@ -38,6 +41,11 @@ pub fn write(images: &Images, folder: &Path, (first, total): (usize, usize)) -> 
             encode(images.image(i), images.shape(), color).and_then(|bytes| fs::write(&path, bytes));
         written.map_err(Error::file("write", &path))
     })
+}
+
+/// Whether this is the name of a folder, and no path of several or to elsewhere.
+fn is_name(name: &str) -> bool {
+    Path::new(name).file_name().is_some_and(|last| last == name)
 }
 
 /// Pixels between the cells of a sheet.
@@ -105,6 +113,19 @@ mod tests {
         }
         let two = Images::from_parts([2, 1, 1], vec![0; 2], vec![0], "t").unwrap();
         assert_eq!(write(&two, Path::new("nowhere"), (0, 1)).unwrap_err().code(), 10);
+    }
+
+    #[test]
+    fn classes_whose_names_are_paths_are_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("a/b");
+        for name in ["", ".", "..", "../x", "x/y", "x/", "/x"] {
+            let images = Images::from_parts([1, 1, 1], vec![0], vec![0], "t").unwrap();
+            let images = images.with_class_names(vec![name.into()]).unwrap();
+            assert_eq!(write(&images, &folder, (0, 1)).unwrap_err().code(), 10, "{name}");
+        }
+        assert!(fs::read_dir(place.path()).unwrap().next().is_none());
+        assert!(is_name("boot, left") && is_name("..."));
     }
 
     /// Three cells of 1 x 2 in columns of 2: 2 * (1 + 2) + 2 rows, 2 * (2 + 2) + 2 columns.

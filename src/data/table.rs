@@ -21,8 +21,8 @@ pub(super) const NAME: &str = "labels.csv";
 ///
 /// # Errors
 ///
-/// [`Error::File`] when it cannot be read, [`Error::Malformed`] when a line has not two columns, and
-/// those of pictures.
+/// [`Error::File`] when it cannot be read, [`Error::Malformed`] when a line has not two columns or names a
+/// file elsewhere, and those of pictures.
 pub(super) fn open(path: &Path, set: &'static str, fit: &Fit) -> Result<Set> {
     let folder = path.parent().unwrap_or(path);
     let (files, names) = rows(path)?;
@@ -53,11 +53,15 @@ fn rows(path: &Path) -> Result<(Vec<String>, Vec<String>)> {
     let (mut files, mut labels) = (Vec::new(), Vec::new());
     for (i, row) in reader.map_err(read)?.into_records().enumerate() {
         let row = row.map_err(read)?;
+        let line = row.position().map_or(i as u64 + 1, csv::Position::line);
         let (Some(file), Some(label), 2) = (row.get(0), row.get(1), row.len()) else {
-            let line = row.position().map_or(i as u64 + 1, csv::Position::line);
             return Err(malformed(format!("line {line} has {} columns, expected file and label", row.len())));
         };
         if i > 0 || !file.eq_ignore_ascii_case("file") || !label.eq_ignore_ascii_case("label") {
+            if !decode::is_below(file) {
+                let want = "expected one beside it or below";
+                return Err(malformed(format!("line {line} names the file `{file}`, {want}")));
+            }
             files.push(file.into());
             labels.push(label.into());
         }

@@ -19,19 +19,18 @@ const LABELS: &str = "labels";
 ///
 /// # Errors
 ///
-/// [`Error::File`] when it cannot be mapped; [`Error::MissingTensor`]; [`Error::Shape`] for labels that are
-/// not one an image; [`Error::Malformed`] for another type, for a shape whose channels cannot be told, and
-/// for a label below 0.
+/// [`Error::File`] when it cannot be mapped; [`Error::Shape`] for labels that are not one an image;
+/// [`Error::Malformed`] for a tensor that is missing or of another type, for a shape whose channels cannot be
+/// told, and for a label below 0.
 pub(super) fn open(path: &Path) -> Result<Set> {
     let file = WeightFile::open(path)?;
-    let shape = shape(&file, IMAGES)?.to_vec();
+    let (shape, dtype) = found(&file, IMAGES)?;
     let malformed = |problem| Error::Malformed { path: path.into(), problem };
-    let dtype = file.dtype(IMAGES);
-    if !matches!(dtype, Some(Dtype::F32 | Dtype::U8)) {
+    if !matches!(dtype, Dtype::F32 | Dtype::U8) {
         return Err(malformed(format!("`{IMAGES}` holds {dtype:?}, expected U8 or F32")));
     }
     let is_channel = |at: usize| matches!(shape.get(at), Some(1 | 3));
-    let (order, image) = match (is_channel(1), is_channel(3), &shape[..]) {
+    let (order, image) = match (is_channel(1), is_channel(3), shape) {
         (true, false, &[_, c, h, w]) => (Order::Planes, [c, h, w]),
         (false, true, &[_, h, w, c]) => (Order::Pixels, [c, h, w]),
         _ => {
@@ -40,38 +39,34 @@ pub(super) fn open(path: &Path) -> Result<Set> {
         }
     };
     let labels = labels(&file, shape[0])?;
-    Set::new(
-        image,
-        Tensor { order, channels: image[0], is_float: dtype == Some(Dtype::F32), file },
-        labels,
-        path,
-    )
+    let is_float = dtype == Dtype::F32;
+    Set::new(image, Tensor { order, channels: image[0], is_float, file }, labels, path)
 }
 
-fn shape<'a>(file: &'a WeightFile, name: &str) -> Result<&'a [usize]> {
-    file.shape(name).ok_or_else(|| Error::MissingTensor {
+/// Shape and type of a tensor.
+fn found<'a>(file: &'a WeightFile, name: &str) -> Result<(&'a [usize], Dtype)> {
+    file.shape(name).zip(file.dtype(name)).ok_or_else(|| Error::Malformed {
         path: file.path().into(),
-        name: name.into(),
-        want: Vec::new(),
+        problem: format!("has no tensor `{name}`; a set has `{IMAGES}` and `{LABELS}`"),
     })
 }
 
 /// One number an image, `n` in all.
 fn labels(file: &WeightFile, n: usize) -> Result<Vec<u32>> {
-    let (path, got) = (file.path(), shape(file, LABELS)?);
+    let (path, (got, dtype)) = (file.path(), found(file, LABELS)?);
     if got != [n] {
         return Err(Error::Shape { path: path.into(), name: LABELS.into(), want: vec![n], got: got.into() });
     }
     let malformed = |problem| Error::Malformed { path: path.into(), problem };
-    let (size, is_signed) = match file.dtype(LABELS) {
-        Some(Dtype::I8) => (1, true),
-        Some(Dtype::U8) => (1, false),
-        Some(Dtype::I16) => (2, true),
-        Some(Dtype::U16) => (2, false),
-        Some(Dtype::I32) => (4, true),
-        Some(Dtype::U32) => (4, false),
-        Some(Dtype::I64) => (8, true),
-        Some(Dtype::U64) => (8, false),
+    let (size, is_signed) = match dtype {
+        Dtype::I8 => (1, true),
+        Dtype::U8 => (1, false),
+        Dtype::I16 => (2, true),
+        Dtype::U16 => (2, false),
+        Dtype::I32 => (4, true),
+        Dtype::U32 => (4, false),
+        Dtype::I64 => (8, true),
+        Dtype::U64 => (8, false),
         other => return Err(malformed(format!("`{LABELS}` holds {other:?}, expected integers"))),
     };
     let raw = file.raw(LABELS).unwrap_or_default();

@@ -36,7 +36,7 @@ pub(super) fn is_root(folder: &Path) -> bool {
 /// # Errors
 ///
 /// [`Error::File`] when a file of texts cannot be read, [`Error::Malformed`] when a line names no file and
-/// class or no class of `wnids.txt`; those of a folder of pictures.
+/// class, a file elsewhere or no class of `wnids.txt`; those of a folder of pictures.
 pub(super) fn open(folder: &Path, set: &'static str, fit: &Fit) -> Result<Option<Set>> {
     let root = folder.parent().unwrap_or(folder);
     let annotations = folder.join(ANNOTATIONS);
@@ -81,6 +81,10 @@ fn validation(
     for (i, file, class) in rows {
         let label = names.binary_search_by(|name| name.as_str().cmp(class));
         let label = label.map_err(|_| malformed(i, &format!("`{class}` is no class of {CLASSES}")))?;
+        if !decode::is_below(file) {
+            let want = "expected one in `images` or below";
+            return Err(malformed(i, &format!("names the file `{file}`, {want}")));
+        }
         files.push(folder.join("images").join(file));
         labels.push(label as u32);
     }

@@ -39,7 +39,7 @@ impl Answers {
         // Of each bin, the right answers less the sum of confidences.
         let mut excess = [0.0; BINS];
         for ((class, label), confidence) in self.classes.iter().zip(labels).zip(&self.confidences) {
-            let bin = (confidence * BINS as f64).ceil().clamp(1.0, BINS as f64) as usize - 1;
+            let bin = ((confidence * BINS as f64).ceil() as usize).clamp(1, BINS) - 1; // NaN counts as 0
             excess[bin] += f64::from(u8::from(class == label)) - confidence;
         }
         excess.iter().map(|excess| excess.abs()).sum::<f64>() / labels.len().max(1) as f64
@@ -76,6 +76,13 @@ mod tests {
         let answers = Answers { classes: vec![1, 0, 2, 2], confidences: vec![0.75, 0.8, 0.95, 1.0] };
         assert!((answers.calibration_error(&[1, 1, 2, 2]) - 0.15).abs() < 1e-12);
         assert_eq!(Answers::default().calibration_error(&[]), 0.0);
+    }
+
+    #[test]
+    fn logits_that_are_not_finite_give_no_error() {
+        let mut answers = Answers::default();
+        answers.add(1, &[f32::INFINITY, 0.0]);
+        assert!(answers.calibration_error(&[0]).is_nan());
     }
 
     /// 0.4 = 6/15 is the upper end of bin 6; 0.41 is in bin 7. Were they in one bin, their errors of

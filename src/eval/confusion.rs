@@ -1,11 +1,13 @@
 //! Which classes a network takes for which.
 
+use std::collections::BTreeMap;
+
 /// How often each class was answered for images of each class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Confusion {
     n_classes: usize,
-    /// Rows by label, columns by answer.
-    counts: Vec<u32>,
+    /// By label and answer, those that are not 0: a file may say that there are millions of classes.
+    counts: BTreeMap<[usize; 2], u32>,
 }
 
 /// A number of images of one class that got one answer.
@@ -23,33 +25,33 @@ impl Confusion {
     /// No images yet.
     #[must_use]
     pub fn new(n_classes: usize) -> Self {
-        Self { n_classes, counts: vec![0; n_classes * n_classes] }
+        Self { n_classes, counts: BTreeMap::new() }
     }
 
     /// Counts an image; classes that the network does not have are not counted.
     pub fn count(&mut self, label: usize, answer: usize) {
         if label < self.n_classes && answer < self.n_classes {
-            self.counts[label * self.n_classes + answer] += 1;
+            *self.counts.entry([label, answer]).or_default() += 1;
         }
     }
 
     /// Adds the images of `other`, which is of as many classes.
     pub fn add(&mut self, other: &Self) {
-        self.counts.iter_mut().zip(&other.counts).for_each(|(own, others)| *own += others);
+        for (&pair, &images) in &other.counts {
+            *self.counts.entry(pair).or_default() += images;
+        }
     }
 
     /// Images of each class by answer: a row a class.
-    pub fn rows(&self) -> impl Iterator<Item = &[u32]> {
-        self.counts.chunks(self.n_classes.max(1))
+    pub fn rows(&self) -> impl Iterator<Item = Vec<u32>> {
+        let (n, counts) = (self.n_classes, &self.counts);
+        let images = move |pair: [usize; 2]| counts.get(&pair).copied().unwrap_or(0);
+        (0..n).map(move |label| (0..n).map(|answer| images([label, answer])).collect::<Vec<u32>>())
     }
 
     /// What is not 0, row by row.
     pub fn cells(&self) -> impl Iterator<Item = Cell> {
-        let cell = |(i, &images): (usize, &u32)| {
-            let (label, answer) = (i / self.n_classes, i % self.n_classes);
-            Cell { label, answer, images }
-        };
-        self.counts.iter().enumerate().map(cell).filter(|cell| cell.images > 0)
+        self.counts.iter().map(|(&[label, answer], &images)| Cell { label, answer, images })
     }
 
     /// The wrong answers that were given most often, at most `n` of them.
@@ -72,12 +74,19 @@ mod tests {
         for (label, answer) in [(0, 0), (0, 2), (2, 1), (2, 1), (1, 1), (3, 0), (0, 3)] {
             confusion.count(label, answer);
         }
-        let rows: Vec<&[u32]> = confusion.rows().collect();
+        let rows: Vec<Vec<u32>> = confusion.rows().collect();
         assert_eq!(rows, [[1, 0, 1], [0, 1, 0], [0, 2, 0]]);
         let most = confusion.most_confused(1);
         assert_eq!(most, [Cell { label: 2, answer: 1, images: 2 }]);
         assert_eq!(confusion.cells().count(), 4);
         confusion.add(&confusion.clone());
         assert_eq!(confusion.rows().nth(2).unwrap(), [0, 4, 0]);
+    }
+
+    #[test]
+    fn memory_does_not_grow_with_the_number_of_classes() {
+        let mut confusion = Confusion::new(usize::MAX);
+        confusion.count(7, 1 << 40);
+        assert_eq!(confusion.most_confused(1), [Cell { label: 7, answer: 1 << 40, images: 1 }]);
     }
 }

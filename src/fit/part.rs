@@ -92,8 +92,9 @@ impl Part {
         self.scale
     }
 
-    /// One step of `optimizer` on a batch, of a part that lies [where the site computes](Self::move_to), with `distill` times the deployed network's opinion on
-    /// replay: the loss before it. `rate` gives the learning rate by name.
+    /// One step of `optimizer` on a batch, of a part that lies [where the site computes](Self::move_to),
+    /// with `distill` times the deployed network's opinion on replay: the loss before it. `rate` gives the
+    /// learning rate by name.
     ///
     /// Where [`Levers::steps_at_once`](crate::memory::Levers::steps_at_once), each gradient changes
     /// its tensor as soon as it is there and is let go; for a whole batch the result has the same bits. In

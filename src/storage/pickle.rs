@@ -68,7 +68,7 @@ pub(super) struct Pickle<'a> {
     pub(super) rest: &'a [u8],
 }
 
-/// Operations of all pickles here at most: those of large checkpoints have some ten thousands.
+/// Objects of a pickle at most: those of large checkpoints have some ten thousands.
 const MOST_OBJECTS: usize = 1 << 18;
 
 /// Reads the pickle that `bytes` begin with; an error says what is wrong with it.

@@ -4,8 +4,9 @@
 //! Only where tensors lie is read here, by [`pickle`], which runs nothing; their numbers stay in the
 //! mapped file. In the zip format numbers are entries that are not compressed; in the old one
 //! they follow the pickles. Numbers that lie in another order than the last index first, as those that
-//! came from TensorFlow do, are copied once into that order. A state dict may lie under `state_dict` or `model`, and a `module.` in front of
-//! all names, which training on several devices leaves, is taken off.
+//! came from TensorFlow do, are copied once into that order. A state dict may lie under `state_dict`,
+//! `model`, `model_state_dict` or `net`, and a `module.` in front of all names, which training on several
+//! devices leaves, is taken off.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
@@ -124,7 +125,8 @@ fn torch(pickle: &Pickle, (bytes, places): (&[u8], &Places)) -> Result<Torch, St
         let at = |key| pickle.entries(pickle.root)?.find(|(name, _)| *name == key).map(|(_, id)| id);
         NESTED.into_iter().find_map(|key| named(at(key)?))
     };
-    let of = named(pickle.root).or_else(nested).ok_or_else(|| {
+    // Beside a state dict a checkpoint may hold other tensors, such as an accuracy.
+    let of = nested().or_else(|| named(pickle.root)).ok_or_else(|| {
         format!("it holds no dictionary of tensors, not under {} either", NESTED.join(", "))
     })?;
     let parallel = of.iter().all(|(name, _)| name.starts_with("module."));
@@ -214,6 +216,7 @@ mod tests {
     use candle_core::Device;
     use proptest::prelude::*;
 
+    use super::{Object, Pickle, Places, Storage, Tensor, torch};
     use crate::storage::{Bytes, Digest, Dtype, WeightFile};
 
     fn golden(name: &str) -> PathBuf {
@@ -269,6 +272,24 @@ mod tests {
         }
         let bytes = bytes("transposed.pth");
         assert_eq!((file.len_bytes(), file.digest()), (bytes.len(), Digest::of(&bytes)));
+    }
+
+    #[test]
+    fn a_tensor_beside_a_state_dict_does_not_hide_it() {
+        let storage = Storage { dtype: Dtype::F32, key: "0", len: 1 };
+        let tensor = || Object::Tensor(Tensor { storage, offset: 0, shape: vec![1], strides: vec![1] });
+        let objects = vec![
+            Object::Dict(vec![(1, 2), (3, 4)]),
+            Object::Str("best_acc1"),
+            tensor(),
+            Object::Str("state_dict"),
+            Object::Dict(vec![(5, 6)]),
+            Object::Str("a"),
+            tensor(),
+        ];
+        let places = Places::from([("0".into(), 0..4)]);
+        let torch = torch(&Pickle { objects, root: 0, rest: &[] }, (&[0u8; 4][..], &places)).unwrap();
+        assert_eq!(torch.entries.into_keys().collect::<Vec<_>>(), ["a"]);
     }
 
     #[test]

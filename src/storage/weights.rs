@@ -82,8 +82,8 @@ impl WeightFile {
         self.files.iter().map(|file| file.len()).sum()
     }
 
-    /// BLAKE3 of the whole file, followed by those it names, computed at the first call over the bytes that tensors come
-    /// from.
+    /// BLAKE3 of the whole file, followed by those it names, computed at the first call over the bytes
+    /// that tensors come from.
     pub fn digest(&self) -> Digest {
         *self.digest.get_or_init(|| Digest::of_parts(self.files.iter().map(|file| &**file)))
     }

@@ -91,7 +91,7 @@ impl Layers {
 /// Zeros before and after `pixels` such that there are `ceil(pixels / stride)` windows.
 fn same(window: &Window, pixels: usize) -> [usize; 2] {
     let windows = pixels.div_ceil(window.stride.max(1));
-    let reach = windows.saturating_sub(1) * window.stride + window.k;
+    let reach = windows.saturating_sub(1).saturating_mul(window.stride).saturating_add(window.k);
     let zeros = reach.saturating_sub(pixels);
     [zeros / 2, zeros - zeros / 2]
 }

@@ -9,6 +9,7 @@
 //!
 //! Else `config.json` in the same folder is read, if it is timm's: with `architecture` and `pretrained_cfg`.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -104,7 +105,11 @@ impl From<Timm> for Side {
 
 /// The text of a file; `None` when there is none of this name.
 fn text(path: &Path) -> Result<Option<String>> {
-    let Ok(about) = std::fs::metadata(path) else { return Ok(None) };
+    let about = match std::fs::metadata(path) {
+        Ok(about) => about,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::file("read", path)(error)),
+    };
     if !about.is_file() || about.len() > MOST_BYTES {
         let problem = format!("it is no file of at most {MOST_BYTES} bytes");
         return Err(Error::Malformed { path: path.into(), problem });
@@ -146,6 +151,13 @@ mod tests {
             assert_eq!(beside(&[("config.json", text)]).unwrap(), None);
         }
         assert_eq!(beside(&[]).unwrap(), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_side_file_that_cannot_be_looked_for_is_an_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(Side::beside(&file.path().join("net.safetensors")).unwrap_err().code(), 11);
     }
 
     #[test]

@@ -116,7 +116,7 @@ impl Layout {
                 layers.linear("head.fc", self.classes, true);
             }
             Head::Linears { side, layers: linears } => {
-                layers.x = adapt(&mut layers, sides, *side)?;
+                layers.x = adapt(&mut layers, sides, (*side, self.groups.len()))?;
                 layers.push("flatten", Op::Flatten);
                 for (i, (name, outputs)) in linears.iter().enumerate() {
                     layers.linear(name, *outputs, true);
@@ -150,21 +150,24 @@ impl Family for Layout {
             graph: self.group(convs),
         };
         let groups: Vec<Part> = self.groups.iter().enumerate().map(part).collect();
-        let side = |i: usize| input.shape.get(i).copied().unwrap_or(0) >> groups.len();
+        // Each pooling halves the sides.
+        let halved = |side: usize| side.checked_shr(groups.len() as u32).unwrap_or(0);
+        let side = |i: usize| halved(input.shape.get(i).copied().unwrap_or(0));
         let head = self.head([side(1), side(2)])?;
         Ok(network(self.name(), (input, self.classes), (Graph::default(), groups, head)))
     }
 }
 
 /// Brings pixels to `side` x `side` by the mean of windows that do not overlap, as torch's adaptive pooling
-/// does where they need not.
-fn adapt(layers: &mut Layers, [h, w]: [usize; 2], side: usize) -> Result<usize, String> {
+/// does where they need not. Pixels were halved `times` before.
+fn adapt(layers: &mut Layers, [h, w]: [usize; 2], (side, times): (usize, usize)) -> Result<usize, String> {
     let k = h / side;
     if k == 0 || [h, w] != [side * k; 2] {
+        let halved = 1usize.checked_shl(times as u32).unwrap_or(usize::MAX);
         return Err(format!(
             "the classifier takes {side} x {side} pixels and the features have {h} x {w}: sides of images \
              must be equal, and a multiple of {}",
-            side * 32
+            side.saturating_mul(halved)
         ));
     }
     if side == 1 {
@@ -253,5 +256,11 @@ mod tests {
                     and a multiple of 224";
         assert_eq!(problem, want);
         assert!(layout.network(input(3, 448)).unwrap().check().is_ok());
+        let conv = |at| vec![Conv { at, outputs: 4, bias: true }];
+        for (n, want) in [(2, "a multiple of 28"), (70, &*format!("a multiple of {}", usize::MAX))] {
+            let groups = (0..n).map(conv).collect();
+            let layout = Layout { groups, ..layout.clone() };
+            assert!(layout.network(input(3, 32)).unwrap_err().ends_with(want), "{n}");
+        }
     }
 }

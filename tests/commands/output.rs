@@ -186,7 +186,7 @@ fn a_folder_of_images_takes_its_labels_from_its_names() {
     fs::rename(folder.path(&format!("photos/{class}")), folder.path("photos/boot")).unwrap();
     let ran = folder.run("eval model.safetensors photos");
     assert_eq!(ran.status, 23);
-    assert!(ran.stderr.contains("unknown class `boot` of the folder `photos`"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("unknown class `boot` of `photos`"), "{}", ran.stderr);
 }
 
 #[test]

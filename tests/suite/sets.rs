@@ -66,10 +66,7 @@ fn cifar_10_c_has_severities_one_after_another() {
     assert_images(&read("cifar-10-c/fog.npy:3"), &[1, 8], &[4, 5]);
     for wrong in ["0", "6", "x"] {
         let text = open(&set(&format!("cifar-10-c/fog.npy:{wrong}")), "test").unwrap_err().to_string();
-        assert_eq!(
-            text,
-            format!("severity is {}, expected 1 to 5, as in fog.npy:3", wrong.parse().unwrap_or(0))
-        );
+        assert_eq!(text, format!("severity is {wrong}, expected 1 to 5, as in fog.npy:3"));
     }
     let text = open(&set("cifar-10-c"), "test").unwrap_err().to_string();
     assert!(text.ends_with("fog.npy:3"), "{text}");
@@ -178,6 +175,12 @@ fn cut_and_wrong_npy_files_are_told() {
         none.contains("labels.npy is damaged") && none.contains("has shape [0], expected [10]"),
         "{none}"
     );
+    let severity = folder.path().join("fog.npy:2");
+    let uneven = said(&severity, &labels, |bytes| bytes[128] ^= 1);
+    ends(
+        uneven,
+        "labels.npy is damaged or not of this format: its labels do not repeat 5 times, as for 5 severities",
+    );
     let wide = said(&file, &file, |bytes| bytes[21..24].copy_from_slice(b"<f4"));
     ends(wide, "holds elements of `<f4`, expected integers");
 }
@@ -190,6 +193,9 @@ fn wrong_lists_and_tables_are_told_by_line() {
     assert!(unknown.ends_with("line 1: `n09` is no class of wnids.txt"), "{unknown}");
     let short = said(&val, &list, |bytes| bytes.truncate(10));
     assert!(short.ends_with("line 1: expected a file, a tabulator and a class"), "{short}");
+    let elsewhere = said(&val, &list, |bytes| bytes[..3].copy_from_slice(b"../"));
+    let want = "line 1: names the file `../_0.JPEG`, expected one in `images` or below";
+    assert!(elsewhere.ends_with(want), "{elsewhere}");
     let missing = said(&val, &list, |_| ());
     assert!(missing.starts_with("cannot open ") && missing.ends_with("val_1.JPEG"), "{missing}");
 
@@ -197,6 +203,9 @@ fn wrong_lists_and_tables_are_told_by_line() {
     let table = folder.path().join("labels.csv");
     let columns = said(folder.path(), &table, |bytes| bytes.extend(b"a,b,c\n"));
     assert!(columns.ends_with("line 5 has 3 columns, expected file and label"), "{columns}");
+    let elsewhere = said(folder.path(), &table, |bytes| bytes.extend(b"../a,b\n"));
+    let want = "line 5 names the file `../a`, expected one beside it or below";
+    assert!(elsewhere.ends_with(want), "{elsewhere}");
     let empty = said(folder.path(), &table, |bytes| bytes.truncate(11));
     assert!(empty.ends_with("holds no images, expected at least 1"), "{empty}");
 }
@@ -218,7 +227,18 @@ fn wrong_tensors_are_told() {
         let at = bytes.windows(8).position(|text| text == b"\"labels\"").unwrap();
         bytes[at + 1] = b'x';
     });
-    assert!(renamed.contains("has no tensor `labels`"), "{renamed}");
+    let integers = said(&file, &file, |bytes| {
+        let at = bytes.windows(5).position(|text| text == b"\"F32\"").unwrap();
+        bytes[at + 1] = b'I';
+    });
+    assert!(integers.ends_with("`images` holds I32, expected U8 or F32"), "{integers}");
+    let want = "has no tensor `labels`; a set has `images` and `labels`";
+    assert!(renamed.ends_with(want), "{renamed}");
+    let renamed = said(&file, &file, |bytes| {
+        let at = bytes.windows(8).position(|text| text == b"\"images\"").unwrap();
+        bytes[at + 1] = b'x';
+    });
+    assert!(renamed.ends_with("has no tensor `images`; a set has `images` and `labels`"), "{renamed}");
 }
 
 /// Every prefix of every file of a single file's formats: an error, never a panic.

@@ -40,7 +40,9 @@ pub(super) struct Pointwise(Correlation);
 impl Pointwise {
     /// The cut of these sums, if they are of this kind, of few channels and of pixels enough.
     pub(super) fn of(how: &Correlation) -> Option<Self> {
-        let is_plain = how.k == 1 && how.source == how.target;
+        // With stride 1 there is no padding where planes are equal; with another, some padding makes them so.
+        let is_one = how.axes.iter().all(|axis| axis.window_of(1).is_some());
+        let is_plain = how.k == 1 && is_one && how.source == how.target;
         (is_plain && how.inputs <= DEPTH && how.pixels() >= LEAST).then_some(Self(*how))
     }
 
@@ -243,6 +245,19 @@ mod tests {
 
     fn numbers(x: &candle_core::Tensor) -> Vec<f32> {
         x.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// 11 pixels and 5 zeros on each side make (11 + 10 - 1) / 2 + 1 = 11 windows of stride 2.
+    #[test]
+    fn planes_of_equal_size_are_not_enough() {
+        let is_some = |conv: &Conv2d, side: usize| {
+            let sizes = Sizes::of(conv, [1, 4, side, side]).unwrap();
+            assert_eq!([sizes.unfold.oh, sizes.unfold.ow], [side; 2]);
+            Pointwise::of(&Correlation::forward(&sizes)).is_some()
+        };
+        assert!(!is_some(&Conv2d { padding: 5, ..Conv2d::valid(4, 1, 2) }, 11));
+        // Of 11 pixels a plane is one row, of 20 it is not.
+        assert!(is_some(&Conv2d::valid(4, 1, 1), 11) && is_some(&Conv2d::valid(4, 1, 1), 20));
     }
 
     proptest! {

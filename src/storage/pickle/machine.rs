@@ -197,7 +197,9 @@ impl<'a> Machine<'a> {
         let &target = self.stack.last().ok_or("its pickle fills nothing")?;
         match &mut self.objects[target] {
             Object::Dict(entries) if matches!(code, b's' | b'u') => {
-                let (pairs, _) = items.as_chunks::<2>();
+                let (pairs, []) = items.as_chunks::<2>() else {
+                    return Err("its pickle has a key without a value".into());
+                };
                 entries.extend(pairs.iter().map(|&[key, value]| (key, value)));
             }
             Object::List(list) if matches!(code, b'a' | b'e') => list.extend(items),
