@@ -80,8 +80,7 @@ pub fn decode(images: &[u8], labels: &[u8], path: &Path) -> Result<Images> {
 ///
 /// [`Error::Label`] for a label over 255, [`Error::Config`] for a side or a number over 32 bits.
 pub fn encode(images: &Images) -> Result<(Vec<u8>, Vec<u8>)> {
-    images.check(images.shape(), 256)?;
-    let path = Path::new("an IDX file");
+    let path = images.path();
     let mut pixels = Writer::images(Vec::new(), images.shape(), images.len(), path)?;
     pixels.add(&images.pixels())?;
     Ok((pixels.finish()?, encode_labels(images.labels(), path)?))
