@@ -5,6 +5,7 @@
 //! from shapes and the number of threads and not from how the threads happen to run.
 
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use candle_core::WithDType;
@@ -106,13 +107,55 @@ pub(crate) fn share<T: Send, I: Send>(
     (items, work): (usize, impl Iterator<Item = I> + Send),
     f: impl Fn(&mut [T], I) + Sync,
 ) {
-    let workers = scratch.len().checked_div(n).unwrap_or_else(rayon::current_num_threads);
-    let (work, pieces) = (Mutex::new(work), Mutex::new(scratch.chunks_exact_mut(n.max(1))));
-    (0..count(items, workers)).into_par_iter().with_max_len(1).for_each(|_| {
-        let own = next(&pieces).unwrap_or_default();
+    let work = Mutex::new(work);
+    workers((scratch, n), items, |own, _| {
         while let Some(item) = next(&work) {
             f(own, item);
         }
+    });
+}
+
+/// Gives each of `lists * places` tasks, which are numbered list by list, to a worker, with scratch as in
+/// [`share`].
+///
+/// A worker begins with the tasks at its own places, list by list: the same share of all places in every
+/// kernel, so that it finds in its cache what it wrote before. Then it takes what others have left.
+pub(crate) fn share_places<T: Send>(
+    (scratch, n): (&mut [T], usize),
+    [lists, places]: [usize; 2],
+    f: impl Fn(&mut [T], usize) + Sync,
+) {
+    let taken = [const { Taken(AtomicUsize::new(0)) }; OWNERS];
+    let owners = OWNERS.min(rayon::current_num_threads());
+    let own = |owner: usize| owner * places / owners..(owner + 1) * places / owners;
+    workers((scratch, n), lists * places, |scratch, worker| {
+        for owner in (0..owners).map(|i| (worker + i) % owners) {
+            let own = own(owner);
+            loop {
+                let task = taken[owner].0.fetch_add(1, Ordering::Relaxed);
+                if task >= lists * own.len() {
+                    break;
+                }
+                f(scratch, task / own.len() * places + own.start + task % own.len());
+            }
+        }
+    });
+}
+
+/// Shares that places are cut into at most.
+const OWNERS: usize = 16;
+
+/// Tasks of an owner that were taken, in a line of the cache of its own.
+#[repr(align(64))]
+struct Taken(AtomicUsize);
+
+/// Runs `f` on as many workers as `items` pieces of work need and as scratch allows, each with its own.
+fn workers<T: Send>((scratch, n): (&mut [T], usize), items: usize, f: impl Fn(&mut [T], usize) + Sync) {
+    let most = scratch.len().checked_div(n).unwrap_or_else(rayon::current_num_threads);
+    let pieces = Mutex::new(scratch.chunks_exact_mut(n.max(1)));
+    // The caller is the first of them.
+    (0..count(items, most)).into_par_iter().with_max_len(1).for_each(|worker| {
+        f(next(&pieces).unwrap_or_default(), worker);
     });
 }
 

@@ -22,7 +22,7 @@ use super::sums::{Sums, Work};
 use super::tile::{self, Pixels};
 use crate::kernels::Real;
 use crate::kernels::matmul::pack::{self, Columns, Run};
-use crate::kernels::share::share;
+use crate::kernels::share::share_places;
 use crate::kernels::simd::{Isa, Job, Lanes};
 
 impl<T: Real> Job<T> for Sums<'_, T, Correlation> {
@@ -30,8 +30,8 @@ impl<T: Real> Job<T> for Sums<'_, T, Correlation> {
         let how = self.how;
         let (work, scratch) = self.work();
         let panel = how.panel(S::PANEL * S::Register::LANES);
-        let tasks = how.tasks(S::PANEL * S::Register::LANES);
-        share((scratch, how.lens::<T>().iter().sum()), (tasks, 0..tasks), |scratch, index| {
+        let tasks = how.tasks(panel);
+        share_places((scratch, how.lens::<T>().iter().sum()), tasks, |scratch, index| {
             // SAFETY: the caller promises the processor, and every task has outputs of its own.
             unsafe { work.task::<S>(&how.task(index, panel), scratch) };
         });

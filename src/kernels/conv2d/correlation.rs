@@ -8,11 +8,19 @@ use super::source::copy_len;
 use crate::kernels::Real;
 use crate::kernels::share;
 
-/// Most weights of an output channel that are copied at once: with a panel of AVX-512 32 KiB of f32.
-const DEPTH: usize = 128;
+/// Most weights of an output channel that are copied at once: with a panel of AVX-512 64 KiB of f32. Fewer are too
+/// short a run of a file for its numbers to come in time.
+const DEPTH: usize = 256;
 
 /// Output pixels of a task, about: with a panel of AVX-512 64 KiB of f32.
 const PIXELS: usize = 256;
+
+/// Output pixels of a task at least, where an image is cut for the sake of more tasks: with fewer, copying
+/// weights for each of them takes as long as the sums.
+const FEW: usize = 24;
+
+/// Tasks there should be at least, where there are pixels for them.
+pub(super) const TASKS: usize = 4;
 
 /// One kind of sums over windows.
 #[derive(Clone, Copy, Debug)]
@@ -83,13 +91,23 @@ impl Correlation {
     }
 
     /// Output rows of a task, and images.
-    fn chunk(&self) -> [usize; 2] {
-        let rows = self.axes[0].outputs;
-        if self.pixels() >= PIXELS {
-            return [rows.div_ceil(rows.min(self.pixels().div_ceil(PIXELS))), 1];
+    fn chunk(&self, panel: usize) -> [usize; 2] {
+        let (rows, work) = (self.axes[0].outputs, self.images * self.panels(panel));
+        let pieces = self.pieces().max((TASKS / work.max(1)).min(self.pixels() / FEW));
+        if pieces > 1 {
+            return [rows.div_ceil(rows.min(pieces)), 1];
         }
-        // Not cut evenly: more images never take less scratch.
-        [rows, (PIXELS / self.pixels().max(1)).clamp(1, self.images.max(1))]
+        [rows, self.together().min(work / TASKS).max(1)]
+    }
+
+    /// Pieces that a plane is cut into because it is large.
+    fn pieces(&self) -> usize {
+        self.pixels().div_ceil(PIXELS)
+    }
+
+    /// Images of a task at most.
+    fn together(&self) -> usize {
+        (PIXELS / self.pixels().max(1)).clamp(1, self.images.max(1))
     }
 
     /// Input channels of a part.
@@ -100,20 +118,29 @@ impl Correlation {
 
     /// Elements that a worker needs: of weights, of sums, and of a copy of the source.
     pub(super) fn lens<T: Real>(&self) -> [usize; 3] {
-        let ([rows, images], part, width) = (self.chunk(), self.part(), T::widths()[1]);
+        let (part, width) = (self.part(), T::widths()[1]);
         let [down, across] = &self.axes;
-        let copy = copy_len([down, across], part, rows.min(down.outputs));
-        [part * self.k * self.k * width, images * rows * across.outputs * width, copy]
+        // Those of the largest task: more images never take less scratch.
+        let rows = down.outputs.div_ceil(self.pieces().min(down.outputs).max(1));
+        let copy = copy_len([down, across], part, rows);
+        [part * self.k * self.k * width, self.together() * rows * across.outputs * width, copy]
     }
 
     /// Elements of scratch on `threads` threads.
     pub(super) fn scratch_len<T: Real>(&self, threads: usize) -> usize {
-        share::scratch_len(self.tasks(T::widths()[1]), self.lens::<T>().iter().sum(), threads)
+        let work = self.images * self.panels(self.panel(T::widths()[1]));
+        let most = (work * self.pieces()).max(TASKS);
+        share::scratch_len(most, self.lens::<T>().iter().sum(), threads)
     }
 
-    fn chunks(&self) -> usize {
-        let [rows, images] = self.chunk();
+    fn chunks(&self, panel: usize) -> usize {
+        let [rows, images] = self.chunk(panel);
         self.axes[0].outputs.div_ceil(rows.max(1)) * self.images.div_ceil(images)
+    }
+
+    /// Panels of all groups.
+    fn panels(&self, panel: usize) -> usize {
+        self.groups * self.outputs.div_ceil(panel)
     }
 
     /// Output channels of a panel when a tile holds `widest`.
@@ -121,14 +148,15 @@ impl Correlation {
         self.outputs.div_ceil(self.outputs.div_ceil(widest).max(1)).max(1)
     }
 
-    pub(super) fn tasks(&self, widest: usize) -> usize {
-        self.groups * self.outputs.div_ceil(self.panel(widest)) * self.chunks()
+    /// Panels, and chunks of each.
+    pub(super) fn tasks(&self, panel: usize) -> [usize; 2] {
+        [self.panels(panel), self.chunks(panel)]
     }
 
     /// The task of this number. Those of a panel follow one another.
     pub(super) fn task(&self, index: usize, panel: usize) -> Task {
-        let [rows, images] = self.chunk();
-        let (of_panel, chunk) = (index / self.chunks(), index % self.chunks());
+        let ([rows, images], chunks) = (self.chunk(panel), self.chunks(panel));
+        let (of_panel, chunk) = (index / chunks, index % chunks);
         let panels = self.outputs.div_ceil(panel);
         let (group, first) = (of_panel / panels, of_panel % panels * panel);
         let in_image = self.axes[0].outputs.div_ceil(rows.max(1)).max(1);

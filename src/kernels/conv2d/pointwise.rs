@@ -22,7 +22,7 @@ use super::source::joined;
 use super::sums::{Sums, Work};
 use super::tile::{self, Pixels};
 use crate::kernels::Real;
-use crate::kernels::share::{self, share};
+use crate::kernels::share::{self, share_places};
 use crate::kernels::simd::{Isa, Job, LINE, Lanes, prefetch};
 
 /// Pixels of a task at most, about.
@@ -57,9 +57,10 @@ impl Pointwise {
         [self.0.inputs * widest, self.0.inputs * widest, self.0.panel(widest) * widest]
     }
 
-    fn tasks(&self, [lanes, widest]: [usize; 2]) -> usize {
+    /// Panels, and runs of each.
+    fn tasks(&self, [lanes, widest]: [usize; 2]) -> [usize; 2] {
         let panels = self.0.groups * self.0.outputs.div_ceil(self.0.panel(widest));
-        panels * self.0.images * self.0.pixels().div_ceil(self.run(lanes))
+        [panels, self.0.images * self.0.pixels().div_ceil(self.run(lanes))]
     }
 
     /// The task of this number. Those of a panel follow one another.
@@ -80,7 +81,7 @@ impl Pointwise {
     /// Elements of scratch on `threads` threads.
     pub(super) fn scratch_len<T: Real>(&self, threads: usize) -> usize {
         let widths = T::widths();
-        share::scratch_len(self.tasks(widths), self.lens(widths[1]).iter().sum(), threads)
+        share::scratch_len(self.tasks(widths).iter().product(), self.lens(widths[1]).iter().sum(), threads)
     }
 }
 
@@ -98,7 +99,7 @@ impl<T: Real> Job<T> for Sums<'_, T, Pointwise> {
         let (work, scratch) = self.work();
         let widths = [S::Register::LANES, S::PANEL * S::Register::LANES];
         let tasks = how.tasks(widths);
-        share((scratch, how.lens(widths[1]).iter().sum()), (tasks, 0..tasks), |scratch, index| {
+        share_places((scratch, how.lens(widths[1]).iter().sum()), tasks, |scratch, index| {
             // SAFETY: the caller promises the processor, and every task has outputs of its own.
             unsafe { work.task::<S>(&how.task(index, widths), scratch) };
         });

@@ -67,23 +67,28 @@ impl Correlation {
         ((group, outputs), part): ((usize, &Range<usize>), &Range<usize>),
     ) -> Option<&'a [T]> {
         match weights {
-            Weights::Packed(all) => Some(&all[self.place::<T>((group, outputs), (part, 1))]),
-            Weights::Pairs(all) => Some(&all[self.place::<T>((group, outputs), (part, 2))]),
+            Weights::Packed(all) => Some(self.rows::<T, T>(all, (group, outputs), (part, 1)).all()),
+            Weights::Pairs(all) => Some(self.rows::<T, T>(all, (group, outputs), (part, 2)).all()),
             _ => None,
         }
     }
 
-    /// Where they lie in a packed weight whose elements hold `depth` channels. A part begins with one.
-    fn place<T: Real>(
+    /// Their rows, one for each tap, in a packed weight whose elements hold `depth` channels. A part begins
+    /// with one. Of a panel it may be some whole registers.
+    fn rows<'a, T: Real, N>(
         &self,
+        packed: &'a [N],
         (group, outputs): (usize, &Range<usize>),
         (part, depth): (&Range<usize>, usize),
-    ) -> Range<usize> {
+    ) -> Run<'a, N> {
         let ([lanes, widest], taps) = (T::widths(), self.k * self.k);
-        let (panel, width) = (self.panel(widest), outputs.len().next_multiple_of(lanes));
-        let before = group * self.group_width::<T>() + outputs.start / panel * panel.next_multiple_of(lanes);
-        let start = (before * self.inputs.div_ceil(depth) + part.start / depth * width) * taps;
-        start..start + part.len().div_ceil(depth) * taps * width
+        let panel = self.panel(widest);
+        let (before, first) = (outputs.start / panel, outputs.start % panel);
+        let stride = panel.min(self.outputs - before * panel).next_multiple_of(lanes);
+        let before = group * self.group_width::<T>() + before * panel.next_multiple_of(lanes);
+        let start = (before * self.inputs.div_ceil(depth) + part.start / depth * stride) * taps + first;
+        let n = part.len().div_ceil(depth) * taps;
+        Run { from: &packed[start..start + n * stride - first], stride, n }
     }
 
     /// Copies them to the start of `to`, from wherever they are.
@@ -115,18 +120,21 @@ impl Correlation {
                 factors
             }
             Weights::Packed(all) => {
-                to.copy_from_slice(&all[self.place::<T>(panel, (part, 1))]);
+                let rows = self.rows::<T, T>(all, panel, (part, 1));
+                rows.each()
+                    .zip(to.chunks_exact_mut(width))
+                    .for_each(|(from, to)| to.copy_from_slice(&from[..width]));
                 of_panel(&[])
             }
             Weights::Pairs(all) => {
-                let from = &all[self.place::<T>(panel, (part, 2))];
+                let from = self.rows::<T, T>(all, panel, (part, 2));
                 // SAFETY: the caller promises the processor.
-                unsafe { S::vectorize(Parts::<S> { from, to, row: taps * width }) };
+                unsafe { S::vectorize(Parts::<S> { from, to, taps, width }) };
                 of_panel(&[])
             }
             Weights::PackedHalves(all, factors) => {
                 let mut factors = of_panel(factors);
-                let from = &all[self.place::<T>(panel, (part, 1))];
+                let from = self.rows::<T, f16>(all, panel, (part, 1));
                 // SAFETY: the caller promises the processor.
                 unsafe { pack::widened::<S>(from, width, (to, factors.next())) };
                 factors
@@ -171,26 +179,29 @@ impl Correlation {
     }
 }
 
-/// Takes operands apart: of each `row` of them, whole registers, two rows of numbers, the last of which may
-/// have no place.
+/// Takes operands apart: of the `width` first of each row, whole registers, two rows of numbers, `taps` rows
+/// apart, the last of which may have no place.
 struct Parts<'a, S: Isa> {
-    from: &'a [Num<S>],
+    from: Run<'a, Num<S>>,
     to: &'a mut [Num<S>],
-    row: usize,
+    taps: usize,
+    width: usize,
 }
 
 impl<S: Isa> Kernel<S::Register> for Parts<'_, S> {
     #[inline(always)]
     unsafe fn run(self) {
-        for (from, to) in self.from.chunks_exact(self.row).zip(self.to.chunks_mut(2 * self.row)) {
-            for at in (0..self.row).step_by(S::Register::LANES) {
+        let Self { from, to, taps, width } = self;
+        for (row, from) in from.each().enumerate() {
+            let to = &mut to[(row / taps * 2 * taps + row % taps) * width..];
+            for at in (0..width).step_by(S::Register::LANES) {
                 // SAFETY: the caller promises the processor; a row is whole registers.
-                let operand = unsafe { S::Register::load(from[at..].as_ptr()) };
+                let operand = unsafe { S::Register::load(from[at..width].as_ptr()) };
                 // SAFETY: the caller promises the processor.
                 let parts = unsafe { S::parts(operand) };
-                for (to, part) in to.chunks_exact_mut(self.row).zip(parts) {
+                for (to, part) in to.chunks_mut(taps * width).zip(parts) {
                     // SAFETY: there is place for a row.
-                    unsafe { part.store(to[at..].as_mut_ptr()) };
+                    unsafe { part.store(to[at..width].as_mut_ptr()) };
                 }
             }
         }

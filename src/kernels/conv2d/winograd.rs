@@ -43,8 +43,9 @@ const POINTS: usize = 36;
 const PART: usize = 32;
 /// Most tiles of a task, where a strip allows it.
 const TILES: usize = 56;
-/// Tasks there should be at least, where there are strips for them.
-const TASKS: usize = 4;
+/// Tiles of a task at least, where strips are cut for the sake of more tasks: every task brings all windows to
+/// the points.
+const FEW: usize = 4;
 /// Least channels on both sides: with fewer, transforms take longer than products.
 pub(super) const LEAST: usize = 16;
 /// Input channels whose taps are copied together.

@@ -48,6 +48,18 @@ pub(crate) struct Run<'a, T> {
     pub(crate) n: usize,
 }
 
+impl<'a, T> Run<'a, T> {
+    /// All of them.
+    pub(crate) fn each(&self) -> impl Iterator<Item = &'a [T]> {
+        self.from.chunks(self.stride).take(self.n)
+    }
+
+    /// All elements of runs that follow one another.
+    pub(crate) fn all(&self) -> &'a [T] {
+        &self.from[..self.n * self.stride]
+    }
+}
+
 /// Where the first elements of all runs go, then `stride` further on the second ones, and so on.
 pub(crate) struct Columns<T> {
     pub(crate) to: *mut T,
@@ -90,8 +102,8 @@ pub(crate) unsafe fn transposed_halves<S: Isa>(
     unsafe { transposed_as::<S, Halves>(from, length, to) };
 }
 
-/// Widens rows of `width` numbers of half precision, whole registers, and multiplies the columns by a
-/// factor each, if there are some.
+/// Widens the first `width` numbers of rows of half precision, whole registers, and multiplies the columns by
+/// a factor each, if there are some.
 ///
 /// # Panics
 ///
@@ -101,18 +113,20 @@ pub(crate) unsafe fn transposed_halves<S: Isa>(
 ///
 /// The processor must know the instructions of `S`.
 pub(crate) unsafe fn widened<S: Isa>(
-    from: &[f16],
+    from: Run<f16>,
     width: usize,
     (to, factors): (&mut [Num<S>], Option<&[Num<S>]>),
 ) {
-    assert!(from.len() == to.len() && width.is_multiple_of(S::Register::LANES), "no whole registers");
-    assert!(to.len().is_multiple_of(width) && factors.is_none_or(|of| of.len() <= width), "no whole rows");
+    let last = from.n.saturating_sub(1) * from.stride;
+    assert!(from.n == 0 || last + width <= from.from.len(), "rows reach past their slice");
+    assert!(to.len() == from.n * width && width.is_multiple_of(S::Register::LANES), "no whole registers");
+    assert!(factors.is_none_or(|of| of.len() <= width), "no whole rows");
     // SAFETY: the caller promises the processor.
     unsafe { S::vectorize(Widened { from, width, to, factors }) };
 }
 
 struct Widened<'a, T> {
-    from: &'a [f16],
+    from: Run<'a, f16>,
     width: usize,
     to: &'a mut [T],
     factors: Option<&'a [T]>,
@@ -125,12 +139,13 @@ impl<V: Lanes> Kernel<V> for Widened<'_, V::Element> {
         for first in (0..width).step_by(V::LANES) {
             // SAFETY: the caller promises the processor.
             let factor = unsafe { factors_from::<V>(factors, first) };
-            for at in (first..to.len()).step_by(width) {
+            for (row, to) in to.chunks_exact_mut(width).enumerate() {
+                let from = from.from.as_ptr().wrapping_add(row * from.stride + first);
                 // SAFETY: the caller promises the processor and whole rows.
-                let register = unsafe { V::load_halves(from.as_ptr().wrapping_add(at)) };
+                let register = unsafe { V::load_halves(from) };
                 let register = factor.map_or(register, |factor| register.mul(factor));
                 // SAFETY: as above.
-                unsafe { register.store(to.as_mut_ptr().wrapping_add(at)) };
+                unsafe { register.store(to[first..].as_mut_ptr()) };
             }
         }
     }

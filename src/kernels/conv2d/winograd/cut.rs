@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::strip::Strips;
-use super::{COPIED, GAP, PART, POINTS, TASKS, TILES, is_worth_it};
+use super::{COPIED, FEW, GAP, PART, POINTS, TILES, is_worth_it};
 use crate::kernels::Real;
-use crate::kernels::conv2d::correlation::Correlation;
+use crate::kernels::conv2d::correlation::{Correlation, TASKS};
 use crate::kernels::share;
 
 /// How the work is cut.
@@ -63,8 +63,19 @@ impl Winograd {
     /// Pieces that the strips are cut into, for panels of `widest` channels at most.
     fn chunks(&self, widest: usize) -> usize {
         let others = self.how.groups * self.how.outputs.div_ceil(self.how.panel(widest));
-        let least = TASKS.div_ceil(others.max(1));
+        let tiles = self.strips() * self.strips.tiles[1];
+        let least = TASKS.div_ceil(others.max(1)).min(tiles / FEW);
         self.strips().div_ceil(self.most()).max(least).clamp(1, self.strips().max(1))
+    }
+
+    /// Output channels of a task: a panel, or registers of one, two at least, where there are few tasks.
+    fn panel(&self, [lanes, widest]: [usize; 2]) -> usize {
+        let (panel, tasks) = (self.how.panel(widest), self.how.groups * self.chunks(widest));
+        if panel < self.how.outputs {
+            return panel;
+        }
+        let pieces = TASKS.div_ceil(tasks).min(panel / (2 * lanes)).max(1);
+        panel.div_ceil(pieces).next_multiple_of(lanes).min(panel)
     }
 
     /// Most strips of a piece.
@@ -72,14 +83,15 @@ impl Winograd {
         (TILES / self.strips.tiles[1].max(1)).max(1)
     }
 
-    pub(super) fn tasks(&self, widest: usize) -> usize {
-        let panels = self.how.outputs.div_ceil(self.how.panel(widest));
-        if self.strips() == 0 { 0 } else { self.how.groups * panels * self.chunks(widest) }
+    /// Panels, and chunks of each.
+    pub(super) fn tasks(&self, widths: [usize; 2]) -> [usize; 2] {
+        let panels = self.how.groups * self.how.outputs.div_ceil(self.panel(widths));
+        [panels, if self.strips() == 0 { 0 } else { self.chunks(widths[1]) }]
     }
 
     /// The task of this number. Those of a panel follow one another.
-    pub(super) fn task(&self, index: usize, widest: usize) -> Task {
-        let (panel, chunks) = (self.how.panel(widest), self.chunks(widest));
+    pub(super) fn task(&self, index: usize, widths: [usize; 2]) -> Task {
+        let (panel, chunks) = (self.panel(widths), self.chunks(widths[1]));
         let panels = self.how.outputs.div_ceil(panel);
         let (of_panel, chunk) = (index / chunks, index % chunks);
         let (group, first) = (of_panel / panels, of_panel % panels * panel);
@@ -95,7 +107,7 @@ impl Winograd {
     pub(super) fn lens(&self, [lanes, widest]: [usize; 2]) -> Lens {
         // Not those of the largest piece: more images never take less scratch.
         let tiles = self.strips().min(self.most()) * self.strips.tiles[1];
-        let width = widest.min(self.how.outputs.next_multiple_of(lanes));
+        let width = self.panel([lanes, widest]).next_multiple_of(lanes);
         Lens {
             taps: 9 * COPIED.min(self.part.next_multiple_of(2)) * width,
             points: [self.part * width, tiles * self.part.next_multiple_of(lanes), tiles * width]
@@ -107,6 +119,6 @@ impl Winograd {
     /// Elements of scratch on `threads` threads.
     pub(in super::super) fn scratch_len<T: Real>(&self, threads: usize) -> usize {
         let widths = T::widths();
-        share::scratch_len(self.tasks(widths[1]), self.lens(widths).sum(), threads)
+        share::scratch_len(self.tasks(widths).iter().product(), self.lens(widths).sum(), threads)
     }
 }

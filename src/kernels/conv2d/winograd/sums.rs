@@ -14,19 +14,19 @@ use crate::kernels::conv2d::sums::{Sums, Target};
 use crate::kernels::conv2d::tile::{self, Pixels};
 use crate::kernels::conv2d::weights::Weights;
 use crate::kernels::matmul::pack::{self, Columns, Run};
-use crate::kernels::share::share;
+use crate::kernels::share::share_places;
 use crate::kernels::simd::{Isa, Job, Lanes};
 
 impl<T: Real> Job<T> for Sums<'_, T, Winograd> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
         let Self { how, source, weights, finish, target, scratch } = self;
         let widths = [1, S::PANEL].map(|registers| registers * S::Register::LANES);
-        let (tasks, lens) = (how.tasks(widths[1]), how.lens(widths));
+        let (tasks, lens) = (how.tasks(widths), how.lens(widths));
         let (target, points) = (Target::new(target), &Points::new());
         let work = Work { cut: how, how: &how.how, source, weights, finish, target, lens, points };
-        share((scratch, lens.sum()), (tasks, 0..tasks), |scratch, index| {
+        share_places((scratch, lens.sum()), tasks, |scratch, index| {
             // SAFETY: the caller promises the processor, and every task has outputs of its own.
-            unsafe { work.task::<S>(&how.task(index, widths[1]), scratch) };
+            unsafe { work.task::<S>(&how.task(index, widths), scratch) };
         });
     }
 }
