@@ -1,20 +1,25 @@
 //! Convolution with one input channel for each output: there is no sum over channels.
 //!
-//! A register holds neighbouring *pixels* of a row. A plane is first copied with the zeros around it;
-//! where windows are `stride` pixels apart, the pixels of a row that are `stride` apart come to lie
-//! side by side, so whatever a tap reads for neighbouring outputs is one run. Work is split by planes.
+//! A register holds neighbouring *pixels* of a row. The windows that most networks have lie around their
+//! outputs, a pixel apart, and are read from the plane as it is: `around`. For all others a plane is first copied
+//! with the zeros around it; where windows are `stride` pixels apart, the pixels of a row that are `stride`
+//! apart come to lie side by side, so whatever a tap reads for neighbouring outputs is one run: `tile`. Work is
+//! split by planes.
 
+mod around;
 mod plane;
 mod tile;
 
 use std::mem::MaybeUninit;
 
+use self::around::Around;
 pub(super) use self::plane::MOST_TAPS;
 use self::plane::Plane;
+use super::sums::Target;
 use super::{CONVOLVING, Finish, Sizes, phase_pairs};
 use crate::error::Result;
 use crate::kernels::Real;
-use crate::kernels::share::{self, Scratch, share, zeros};
+use crate::kernels::share::{self, Scratch, share, share_places, zeros};
 use crate::kernels::simd::{Isa, Job, Lanes};
 
 /// Pixels of the planes that a worker takes at once: taking them costs as much as some hundred pixels.
@@ -43,6 +48,14 @@ struct Targets<'a, T> {
     scratch: &'a mut [T],
 }
 
+impl Terms {
+    /// How windows lie around their outputs, where one plane is all there is to sum.
+    fn around(self, how: &Plane) -> Option<Around> {
+        let (Self::One { .. } | Self::All { multiplier: 1 }) = self else { return None };
+        Around::of(how)
+    }
+}
+
 impl<T: Real> Targets<'_, T> {
     /// Does it by the best instructions there are.
     fn run(self) {
@@ -51,7 +64,10 @@ impl<T: Real> Targets<'_, T> {
     }
 
     /// Elements that a worker needs: of a copy, and of sums that are not written where they belong.
-    fn lens(how: &Plane) -> [usize; 2] {
+    fn lens(how: &Plane, terms: Terms) -> [usize; 2] {
+        if terms.around(how).is_some() {
+            return [0; 2];
+        }
         [how.copy_len::<T>(), if how.is_dense() { 0 } else { how.sums_len() }]
     }
 
@@ -60,47 +76,54 @@ impl<T: Real> Targets<'_, T> {
         (AT_ONCE / pixels.max(1)).max(1)
     }
 
-    fn scratch_len((planes, pixels): (usize, usize), how: &Plane, threads: usize) -> usize {
-        share::scratch_len(planes.div_ceil(Self::planes(pixels)), Self::lens(how).iter().sum(), threads)
+    fn scratch_len((planes, pixels): (usize, usize), (how, terms): (&Plane, Terms), threads: usize) -> usize {
+        let len = Self::lens(how, terms).iter().sum();
+        share::scratch_len(planes.div_ceil(Self::planes(pixels)), len, threads)
     }
 }
 
 impl<T: Real> Job<T> for Targets<'_, T> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
         let Self { how, source, weight, channels, pixels, terms, finish, target, scratch } = self;
-        let ([copy_len, sums_len], [h, w], k) = (Self::lens(how), how.source, how.kernel_len);
-        let planes = Self::planes(pixels);
-        let work = target.chunks_mut(planes * pixels.max(1)).enumerate();
+        let ([copy_len, sums_len], [h, w], k) = (Self::lens(how, terms), how.source, how.kernel_len);
+        let (planes, around) = (Self::planes(pixels), terms.around(how));
+        let pieces = target.len().div_ceil(planes * pixels.max(1));
+        let (count, target) = (target.len() / pixels.max(1), Target::new(target));
         scratch.fill(T::zero());
-        let one = |scratch: &mut [T], (index, target): (usize, &mut [MaybeUninit<T>])| {
+        let one = |scratch: &mut [T], index: usize, target: &mut [T]| {
             let (copy, sums) = scratch.split_at_mut(copy_len);
             let channel = index % channels;
             let (first, kernel, count) = match terms {
                 Terms::One { multiplier } => (index / multiplier, channel, 1),
                 Terms::All { multiplier } => (index * multiplier, channel * multiplier, multiplier),
             };
-            let mut add = |sums: &mut [T]| {
-                for term in 0..count {
-                    let kernel = &weight[(kernel + term) * k..][..k];
-                    // SAFETY: the caller promises the processor.
-                    unsafe { how.copy::<S>(&source[(first + term) * h * w..][..h * w], copy) };
-                    // SAFETY: the caller promises the processor.
-                    unsafe { how.sum::<S, T>((copy, kernel), sums, term > 0) };
-                }
+            let term = |term: usize| {
+                (&source[(first + term) * h * w..][..h * w], &weight[(kernel + term) * k..][..k])
             };
-            if how.is_dense() {
-                // SAFETY: all bits are numbers, and the first term writes all sums.
-                let target = unsafe { &mut *(std::ptr::from_mut(target) as *mut [T]) };
-                add(target);
+            if let Some(around) = around {
+                // SAFETY: the caller promises the processor.
+                unsafe { how.sum_around::<S, T>(around, term(0), target) };
+                return finish.apply(target, channel, index * pixels);
+            }
+            let is_dense = how.is_dense();
+            let to = if is_dense { &mut *target } else { &mut *sums };
+            for (i, (plane, kernel)) in (0..count).map(term).enumerate() {
+                // SAFETY: the caller promises the processor.
+                unsafe { how.copy::<S>(plane, copy) };
+                // SAFETY: the caller promises the processor.
+                unsafe { how.sum::<S, T>((copy, kernel), to, i > 0) };
+            }
+            if is_dense {
                 finish.apply(target, channel, index * pixels);
             } else {
-                add(sums);
                 how.scatter(sums, target);
             }
         };
-        share((scratch, copy_len + sums_len), (work.len(), work), |scratch, (piece, target)| {
-            let all = target.chunks_exact_mut(pixels.max(1)).enumerate();
-            all.for_each(|(i, target)| one(scratch, (piece * planes + i, target)));
+        share_places((scratch, copy_len + sums_len), [1, pieces], |scratch, piece| {
+            for index in piece * planes..count.min((piece + 1) * planes) {
+                // SAFETY: all bits are numbers, the first term writes all sums, and each task has planes of its own.
+                one(scratch, index, unsafe { target.run(index * pixels..(index + 1) * pixels) });
+            }
         });
     }
 }
@@ -118,19 +141,31 @@ struct Weights<'a, T> {
 impl<T: Real> Job<T> for Weights<'_, T> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
         let Self { sizes, how, dy, x, dw, scratch } = self;
-        let ([x_len, y_len], outputs) = (sizes.planes(), sizes.conv.outputs);
+        let ([x_len, y_len], outputs, around) = (sizes.planes(), sizes.conv.outputs, Around::of(how));
         let work = dw.chunks_exact_mut(sizes.unfold.taps()).enumerate();
         scratch.fill(T::zero());
-        share((scratch, how.copy_len::<T>()), (outputs, work), |copy, (o, dw)| {
+        share((scratch, weights_len::<T>(how)), (outputs, work), |copy, (o, dw)| {
             dw.fill(T::zero());
             for i in 0..sizes.n {
-                // SAFETY: the caller promises the processor.
-                unsafe { how.copy::<S>(&x[(i * sizes.c + o / sizes.multiplier()) * x_len..][..x_len], copy) };
-                // SAFETY: the caller promises the processor.
-                unsafe { how.add_weights::<S, T>((copy, &dy[(i * outputs + o) * y_len..][..y_len]), dw) };
+                let x = &x[(i * sizes.c + o / sizes.multiplier()) * x_len..][..x_len];
+                let dy = &dy[(i * outputs + o) * y_len..][..y_len];
+                if let Some(around) = around {
+                    // SAFETY: the caller promises the processor.
+                    unsafe { how.add_weights_around::<S, T>(around, (x, dy), dw) };
+                } else {
+                    // SAFETY: the caller promises the processor.
+                    unsafe { how.copy::<S>(x, copy) };
+                    // SAFETY: the caller promises the processor.
+                    unsafe { how.add_weights::<S, T>((copy, dy), dw) };
+                }
             }
         });
     }
+}
+
+/// Elements that a worker needs for the weights.
+fn weights_len<T: Real>(how: &Plane) -> usize {
+    if Around::of(how).is_some() { 0 } else { how.copy_len::<T>() }
 }
 
 impl Sizes {
@@ -147,19 +182,21 @@ impl Sizes {
 /// Elements of scratch for the outputs on `threads` threads.
 pub(super) fn scratch_len<T: Real>(sizes: &Sizes, threads: usize) -> usize {
     let planes = (sizes.n * sizes.conv.outputs, sizes.planes()[1]);
-    Targets::<T>::scratch_len(planes, &Plane::forward(sizes), threads)
+    let terms = Terms::One { multiplier: sizes.multiplier() };
+    Targets::<T>::scratch_len(planes, (&Plane::forward(sizes), terms), threads)
 }
 
 /// Elements of scratch for the gradient by the input.
 pub(super) fn dx_scratch_len<T: Real>(sizes: &Sizes, threads: usize) -> usize {
     let phases = phase_pairs(sizes).map(|phases| Plane::backward(sizes, phases));
     let planes = (sizes.n * sizes.c, sizes.planes()[0]);
-    phases.map(|how| Targets::<T>::scratch_len(planes, &how, threads)).max().unwrap_or(0)
+    let terms = Terms::All { multiplier: sizes.multiplier() };
+    phases.map(|how| Targets::<T>::scratch_len(planes, (&how, terms), threads)).max().unwrap_or(0)
 }
 
 /// Elements of scratch for the gradient by the weight.
 pub(super) fn dw_scratch_len<T: Real>(sizes: &Sizes, threads: usize) -> usize {
-    share::scratch_len(sizes.conv.outputs, Plane::forward(sizes).copy_len::<T>(), threads)
+    share::scratch_len(sizes.conv.outputs, weights_len::<T>(&Plane::forward(sizes)), threads)
 }
 
 /// Fills `y`, with [`scratch_len`] elements of scratch.
@@ -233,6 +270,7 @@ mod tests {
         for (conv, shape) in [
             (conv(3, 1, 1, 1, 3, 1), [2, 3, 9, 37]),
             (conv(5, 1, 1, 2, 2, 2), [2, 2, 7, 7]),
+            (conv(3, 1, 2, 2, 2, 1), [2, 2, 11, 70]),
             (conv(3, 2, 2, 3, 2, 3), [1, 2, 12, 19]),
             (conv(2, 3, 1, 0, 2, 1), [2, 2, 5, 8]),
         ] {

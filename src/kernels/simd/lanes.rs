@@ -132,6 +132,12 @@ pub(crate) trait Lanes: Copy {
     /// `self + other`
     fn add(self, other: Self) -> Self;
 
+    /// The lanes of this register, each `n` further on, behind the last `n` of `before`. `n` is 1 or 2.
+    fn after(self, n: usize, before: Self) -> Self;
+
+    /// The lanes of this register from lane `n` on, before the first `n` of `after`. `n` is 1 or 2.
+    fn before(self, n: usize, after: Self) -> Self;
+
     /// The sum over the lanes of each.
     fn sums(registers: &[Self; 4]) -> [Self::Element; 4];
 

@@ -106,6 +106,18 @@ impl Lanes for float32x4_t {
     }
 
     #[inline(always)]
+    fn after(self, n: usize, before: Self) -> Self {
+        // SAFETY: every 64-bit Arm processor has NEON.
+        unsafe { if n == 1 { vextq_f32::<3>(before, self) } else { vextq_f32::<2>(before, self) } }
+    }
+
+    #[inline(always)]
+    fn before(self, n: usize, after: Self) -> Self {
+        // SAFETY: every 64-bit Arm processor has NEON.
+        unsafe { if n == 1 { vextq_f32::<1>(self, after) } else { vextq_f32::<2>(self, after) } }
+    }
+
+    #[inline(always)]
     fn sums(registers: &[Self; 4]) -> [f32; 4] {
         // SAFETY: every 64-bit Arm processor has NEON.
         registers.map(|register| unsafe { vaddvq_f32(register) })

@@ -74,6 +74,16 @@ impl<T: Element + From<f32> + Mul<Output = T>> Lanes for Four<T> {
     }
 
     #[inline(always)]
+    fn after(self, n: usize, before: Self) -> Self {
+        Self(array::from_fn(|i| if i < n { before.0[4 + i - n] } else { self.0[i - n] }))
+    }
+
+    #[inline(always)]
+    fn before(self, n: usize, after: Self) -> Self {
+        Self(array::from_fn(|i| if i + n < 4 { self.0[i + n] } else { after.0[i + n - 4] }))
+    }
+
+    #[inline(always)]
     fn sums(registers: &[Self; 4]) -> [T; 4] {
         registers.map(|register| {
             let mut sum = T::default();

@@ -111,6 +111,18 @@ impl Lanes for __m512 {
     }
 
     #[inline(always)]
+    fn after(self, n: usize, before: Self) -> Self {
+        // SAFETY: as in `add_product`.
+        unsafe { if n == 1 { joined_16::<15>(before, self) } else { joined_16::<14>(before, self) } }
+    }
+
+    #[inline(always)]
+    fn before(self, n: usize, after: Self) -> Self {
+        // SAFETY: as in `add_product`.
+        unsafe { if n == 1 { joined_16::<1>(self, after) } else { joined_16::<2>(self, after) } }
+    }
+
+    #[inline(always)]
     fn sums(registers: &[Self; 4]) -> [f32; 4] {
         // SAFETY: as in `add_product`; AVX-512 includes AVX.
         unsafe { sums_of_16(registers) }
@@ -121,6 +133,13 @@ impl Lanes for __m512 {
         // SAFETY: as in `add_product`.
         unsafe { transpose_16(rows) }
     }
+}
+
+/// The lanes of both from lane `N` of the first on.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn joined_16<const N: i32>(low: __m512, high: __m512) -> __m512 {
+    _mm512_castsi512_ps(_mm512_alignr_epi32::<N>(_mm512_castps_si512(high), _mm512_castps_si512(low)))
 }
 
 /// The mask of the first `n` of 16 lanes.
@@ -214,6 +233,18 @@ impl Lanes for __m256 {
     }
 
     #[inline(always)]
+    fn after(self, n: usize, before: Self) -> Self {
+        // SAFETY: as in `add_product`.
+        unsafe { if n == 1 { after_8::<12>(before, self) } else { after_8::<8>(before, self) } }
+    }
+
+    #[inline(always)]
+    fn before(self, n: usize, after: Self) -> Self {
+        // SAFETY: as in `add_product`.
+        unsafe { if n == 1 { before_8::<4>(self, after) } else { before_8::<8>(self, after) } }
+    }
+
+    #[inline(always)]
     fn sums(registers: &[Self; 4]) -> [f32; 4] {
         // SAFETY: as in `add_product`.
         unsafe { sums_of_8(*registers) }
@@ -224,6 +255,22 @@ impl Lanes for __m256 {
         // SAFETY: as in `add_product`.
         unsafe { transpose_8(rows) }
     }
+}
+
+/// The last lanes of the first from byte `N` of its half on, then those of the second.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn after_8<const N: i32>(low: __m256, high: __m256) -> __m256 {
+    let middle = _mm256_castps_si256(_mm256_permute2f128_ps::<0x21>(low, high));
+    _mm256_castsi256_ps(_mm256_alignr_epi8::<N>(_mm256_castps_si256(high), middle))
+}
+
+/// The lanes of the first from byte `N` on, then those of the second.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn before_8<const N: i32>(low: __m256, high: __m256) -> __m256 {
+    let middle = _mm256_castps_si256(_mm256_permute2f128_ps::<0x21>(low, high));
+    _mm256_castsi256_ps(_mm256_alignr_epi8::<N>(middle, _mm256_castps_si256(low)))
 }
 
 /// All ones in the first `n` of 8 lanes.

@@ -1,7 +1,5 @@
 //! Where the windows of one plane lie, and its copy.
 
-use std::mem::MaybeUninit;
-
 use crate::kernels::Real;
 use crate::kernels::conv2d::Sizes;
 use crate::kernels::conv2d::axis::Axis;
@@ -81,14 +79,6 @@ impl Plane {
         &self.taps[..self.count]
     }
 
-    /// Taps of a column and how many rows of sums apart they are, where there are as many columns and sums of
-    /// neighbouring rows begin a row apart: then rows that are read are shared.
-    pub(super) fn shared(&self) -> (usize, usize) {
-        let [down, across] = &self.axes;
-        let is_square = down.stride == 1 && down.taps == across.taps;
-        if is_square { (down.taps, down.advance.unsigned_abs()) } else { (0, 0) }
-    }
-
     /// Elements of a row of the copy.
     pub(super) fn row(&self) -> usize {
         self.run * self.axes[1].stride
@@ -106,14 +96,12 @@ impl Plane {
     }
 
     /// Takes the sums to their places in a plane of the target.
-    pub(super) fn scatter<T: Real>(&self, sums: &[T], target: &mut [MaybeUninit<T>]) {
+    pub(super) fn scatter<T: Real>(&self, sums: &[T], target: &mut [T]) {
         let [down, across] = &self.axes;
         let rows = target.chunks_exact_mut(self.target).skip(down.to_start).step_by(down.to_step);
         for (row, sums) in rows.zip(sums.chunks_exact(across.outputs.max(1))) {
             let places = row.iter_mut().skip(across.to_start).step_by(across.to_step);
-            places.zip(sums).for_each(|(to, &sum)| {
-                to.write(sum);
-            });
+            places.zip(sums).for_each(|(to, &sum)| *to = sum);
         }
     }
 

@@ -22,7 +22,7 @@ impl Plane {
         let [rows, columns] = [0, 1].map(|i| self.axes[i].outputs);
         assert!(copy.len() >= self.copy_len::<T>() && sums.len() >= self.sums_len(), "a plane is too short");
         assert!(self.taps().iter().all(|(_, place)| *place < kernel.len()), "a kernel is too short");
-        let (x_row, shared) = (self.axes[0].stride * self.row(), self.shared());
+        let x_row = self.axes[0].stride * self.row();
         for column in (0..columns).step_by(S::Register::LANES) {
             let mut row = 0;
             while row < rows {
@@ -41,16 +41,8 @@ impl Plane {
                 // all places, as asserted above.
                 macro_rules! of {
                     ($rows:expr) => {
-                        match shared {
-                            // SAFETY: as said above.
-                            (3, 1) => unsafe { S::vectorize(Shared::<_, { $rows }, 3, 1>(tile)) },
-                            // SAFETY: as said above.
-                            (3, 2) => unsafe { S::vectorize(Shared::<_, { $rows }, 3, 2>(tile)) },
-                            // SAFETY: as said above.
-                            (5, 1) => unsafe { S::vectorize(Shared::<_, { $rows }, 5, 1>(tile)) },
-                            // SAFETY: as said above.
-                            _ => unsafe { S::vectorize(Rows::<_, { $rows }>(tile)) },
-                        }
+                        // SAFETY: as said above.
+                        unsafe { S::vectorize(Rows::<_, { $rows }>(tile)) }
                     };
                 }
                 match rows - row {
@@ -169,40 +161,6 @@ impl<V: Lanes, const R: usize> Kernel<V> for Rows<'_, V::Element, R> {
                 // SAFETY: the caller promises whole registers of what is read.
                 let x = unsafe { V::load(tile.x.wrapping_add(offset + r * tile.x_row)) };
                 *sum = sum.add_product(x, weight);
-            }
-        }
-        // SAFETY: the caller promises the sums.
-        unsafe { tile.end(sums) };
-    }
-}
-
-/// The same for `K` columns of `K` taps, which lie `D` rows of sums apart: what a row reads is read once for
-/// all rows of sums that it adds to, and not once a tap.
-struct Shared<'a, T, const R: usize, const K: usize, const D: usize>(Outputs<'a, T>);
-
-impl<V: Lanes, const R: usize, const K: usize, const D: usize> Kernel<V> for Shared<'_, V::Element, R, K, D> {
-    #[inline(always)]
-    unsafe fn run(self) {
-        let tile = self.0;
-        // SAFETY: the caller promises the processor and the sums.
-        let mut sums: [V; R] = unsafe { tile.begun() };
-        for column in 0..K {
-            // From the highest row that is read down: taps of gradients by inputs go the other way.
-            let tap = |i: usize| tile.taps[i * K + column];
-            let rises = tap(0).0 < tap(K - 1).0;
-            let of_row = |i: usize| tap(if rises { i } else { K - 1 - i });
-            // SAFETY: the caller promises the kernel.
-            let weights: [V; K] =
-                std::array::from_fn(|i| unsafe { V::splat(tile.kernel.wrapping_add(of_row(i).1)) });
-            let x = tile.x.wrapping_add(of_row(0).0);
-            for row in 0..R + (K - 1) * D {
-                // SAFETY: the caller promises whole registers of what is read.
-                let x = unsafe { V::load(x.wrapping_add(row * tile.x_row)) };
-                for (i, &weight) in weights.iter().enumerate() {
-                    if row >= i * D && row - i * D < R {
-                        sums[row - i * D] = sums[row - i * D].add_product(x, weight);
-                    }
-                }
             }
         }
         // SAFETY: the caller promises the sums.
