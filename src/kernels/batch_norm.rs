@@ -27,8 +27,8 @@ use candle_core::Tensor;
 
 pub use self::seen::Seen;
 use super::planes::{
-    Moments, change, changed, collect, each, image_dims, moments, of_channel, one_a_channel, plane, rounded,
-    same_shape, sum,
+    Moments, change, changed, channel_sums, collect, each, image_dims, moments, of_channel, one_a_channel,
+    plane, rounded, same_shape,
 };
 use super::{Pass, Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
@@ -240,16 +240,9 @@ fn checked(x: &Tensor, affine: &Affine, at: &Statistics) -> Result<[usize; 4]> {
 
 /// `[dweight, dbias]` of every channel.
 fn dparams<T: Real>(dy: &[T], x: &[T], pixels: usize, channels: &[Channel<T>]) -> Vec<[f64; 2]> {
-    let c = channels.len();
-    each(c, dy.len() / c.max(1), |j| {
-        let Channel { mean, r, .. } = channels[j];
-        let mut sums = [0.0; 2];
-        for (dy, x) in of_channel(dy, j, c, pixels).zip(of_channel(x, j, c, pixels)) {
-            sums[0] += sum([dy, x], |[dy, x]| dy * (x - mean)) * r;
-            sums[1] += sum([dy], |[dy]| dy);
-        }
-        sums
-    })
+    let terms = |j: usize, [dy, x]: [T; 2]| [dy * (x - channels[j].mean), dy];
+    let end = |j: usize, [dweight, dbias]: [f64; 2]| [dweight * channels[j].r, dbias];
+    channel_sums([dy, x], [channels.len(), pixels], terms, end)
 }
 
 fn params<T: Real>(sums: &[[f64; 2]], c: usize) -> Result<(Tensor, Tensor)> {

@@ -116,13 +116,10 @@ pub fn dbias(dy: &Tensor) -> Result<Tensor> {
     if is_slow_path(dy) {
         return planes::wide(dy).and_then(|dy| dy.sum((0, 2, 3))).during("summing a bias gradient");
     }
-    let [n, c, h, w] = planes::image_dims(dy)?;
+    let [_, c, h, w] = planes::image_dims(dy)?;
     by_dtype!(dy, T => {
         let dy = slice::<T>(dy)?;
-        let sum = |plane| planes::sum([plane], |[y]| y);
-        let of_channel = |j| planes::of_channel(&dy, j, c, h * w).map(sum).sum::<f64>() as T;
-        let sums = planes::each(c, n * h * w, of_channel);
-        tensor(sums, &[c])
+        tensor(planes::channel_sums([&dy[..]], [c, h * w], |_, dy| dy, |_, [sum]| sum as T), &[c])
     })
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use candle_core::Tensor;
 
-use super::planes::{change, changed, collect, each, one_a_channel, plane, same_shape, sum, wide};
+use super::planes::{change, changed, channel_sums, collect, one_a_channel, plane, same_shape, wide};
 use super::{Pass, Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -76,9 +76,8 @@ pub fn dgate(dy: &Tensor, x: &Tensor, z: &Tensor) -> Result<Tensor> {
     by_dtype!(dy, T => {
         let (dy, x, z) = (slice::<T>(dy)?, slice::<T>(x)?, slice::<T>(z)?);
         // Two sums of products would cancel where z is near x.
-        let of_plane = |i| sum([&dy, &x, &z].map(|t| plane(t, i, pixels)), |[dy, x, z]| dy * (z - x));
-        let planes = dy.len() / pixels.max(1);
-        let sums = each(c, dy.len() / c.max(1), |j| (j..planes).step_by(c).map(of_plane).sum::<f64>() as T);
+        let term = |_, [dy, x, z]: [T; 3]| [dy * (z - x)];
+        let sums = channel_sums([&dy[..], &x, &z], [c, pixels], term, |_, [sum]| sum as T);
         tensor(sums, &[c])
     })
 }

@@ -17,7 +17,7 @@
 use candle_core::Tensor;
 
 use super::planes::{
-    Moments, collect, each, image_dims, moments, one_a_channel, plane, same_shape, sum, wide, wide_channels,
+    Moments, collect, each, image_dims, moments, one_a_channel, plane, same_shape, sums, wide, wide_channels,
     write_whole,
 };
 use super::share::zeros;
@@ -87,7 +87,8 @@ fn fast_backward<T: Real>(
     let sums = each(n * c, pixels, |i| {
         let (dy, x) = (plane(&dys, i, pixels), plane(&xs, i, pixels));
         let (mean, r) = standard(x, eps);
-        Sums { by_e: sum([dy, x], |[dy, x]| dy * (x - mean)) * r, total: sum([dy], |[dy]| dy), mean, r }
+        let [by_e, total] = sums([dy, x], |[dy, x]| [dy * (x - mean), dy]);
+        Sums { by_e: by_e * r, total, mean, r }
     });
     let dx = collect(NORMALIZING, [n * c, pixels], |i, at| {
         let Sums { by_e, total, mean, r } = sums[i];
