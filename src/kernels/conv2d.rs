@@ -44,6 +44,7 @@ use std::mem::MaybeUninit;
 use candle_core::Tensor;
 
 use self::correlation::{Correlation, phase_pairs, phases};
+pub(super) use self::depthwise::Around;
 pub(crate) use self::finish::Finish;
 pub(crate) use self::packed::{packed, pairs, unpacked, unpaired};
 pub(crate) use self::sizes::{Sizes, reads_panels};

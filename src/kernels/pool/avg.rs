@@ -3,10 +3,12 @@
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
+use super::max::{planes_of_task, tasks};
 use super::{Axis, POOLING, Windows, avg_scratch_len};
 use crate::error::{During, Result};
-use crate::graph::op::Pool;
-use crate::kernels::share::zeros;
+use crate::graph::op::{Pool, Window};
+use crate::kernels::conv2d::Around;
+use crate::kernels::share::{self, zeros};
 use crate::kernels::simd::widened;
 use crate::kernels::{Real, by_dtype, is_slow_path, slice, tensor};
 
@@ -26,16 +28,12 @@ pub fn avg(pool: &Pool, x: &Tensor) -> Result<Tensor> {
 }
 
 /// Fills `y`, with [`avg_scratch_len`] elements of scratch.
-pub(crate) fn avg_into<T: Real>(windows: &Windows, x: &[T], (y, scratch): (&mut [T], &mut [T])) {
-    windows.w.shares(scratch);
-    let shares = &*scratch;
+pub(crate) fn avg_into<T: Real>(windows: &Windows, x: &[T], (y, shares): (&mut [T], &mut [T])) {
+    windows.shares(shares);
     let planes = y.par_chunks_mut(windows.outputs()).zip(x.par_chunks(windows.pixels()));
     planes.for_each(|(y, x)| {
-        widened(|| {
-            for (row, y) in y.chunks_mut(windows.w.count()).enumerate() {
-                avg_row(windows, row, x, (y, shares));
-            }
-        });
+        windows.sum(x, y);
+        widened(|| y.iter_mut().zip(&*shares).for_each(|(y, &share)| *y *= share));
     });
 }
 
@@ -53,28 +51,72 @@ pub fn avg_dx(pool: &Pool, dy: &Tensor, x_shape: &[usize]) -> Result<Tensor> {
         return slow_avg_dx(&windows, dy).during(POOLING);
     }
     by_dtype!(dy, T => {
-        let elements = slice::<T>(dy)?;
-        let mut shares = zeros::<T>(POOLING, avg_scratch_len(&windows))?;
-        windows.w.shares(&mut shares);
+        let (dy, outputs) = (slice::<T>(dy)?, windows.outputs());
+        let (planes, at_once) = (dy.len() / outputs, planes_of_task(&windows));
+        let threads = rayon::current_num_threads();
+        let len = avg_scratch_len(&windows) + share::scratch_len(tasks(&windows, planes), outputs, threads);
+        let mut scratch = zeros::<T>(POOLING, len)?;
+        let (shares, scaled) = scratch.split_at_mut(outputs);
+        windows.shares(shares);
         let mut dx = zeros::<T>(POOLING, x_shape.iter().product())?;
-        let planes = dx.par_chunks_mut(windows.pixels()).zip(elements.par_chunks(windows.outputs()));
-        planes.for_each(|(dx, dy)| {
-            widened(|| {
-                for (row, dy) in dy.chunks(windows.w.count()).enumerate() {
-                    spread_row(&windows, row, dx, (dy, &shares));
-                }
-            });
+        let work = dx.chunks_mut(at_once * windows.pixels()).zip(dy.chunks(at_once * outputs));
+        share::share((scaled, outputs), (tasks(&windows, planes), work), |scaled, (dx, dy)| {
+            for (dx, dy) in dx.chunks_mut(windows.pixels()).zip(dy.chunks(outputs)) {
+                let all = scaled.iter_mut().zip(dy).zip(&*shares);
+                widened(|| all.for_each(|((scaled, &dy), &share)| *scaled = dy * share));
+                windows.spread(scaled, dx);
+            }
         });
         tensor(dx, x_shape)
     })
 }
 
-/// One row of windows: `y` gets the means. Taps are added one after the other for all windows, which
+impl Windows {
+    /// One over the pixels of each window.
+    fn shares<T: Real>(&self, shares: &mut [T]) {
+        for (shares, rows) in shares.chunks_exact_mut(self.w.count()).zip(self.h.windows()) {
+            let windows = shares.iter_mut().zip(self.w.windows());
+            windows
+                .for_each(|(share, columns)| *share = T::from_f64(1.0 / (rows.len() * columns.len()) as f64));
+        }
+    }
+
+    /// Fills `y` with the sum of each window of a plane.
+    fn sum<T: Real>(&self, x: &[T], y: &mut [T]) {
+        if let Some(around) = self.around() {
+            return around.sum_of_ones(x, y);
+        }
+        widened(|| {
+            for (row, y) in y.chunks_mut(self.w.count()).enumerate() {
+                sum_row(self, row, x, y);
+            }
+        });
+    }
+
+    /// Adds the gradient of each window's sum to the pixels of a cleared plane.
+    fn spread<T: Real>(&self, dy: &[T], dx: &mut [T]) {
+        if let Some(around) = self.around() {
+            return around.spread_ones(dy, dx);
+        }
+        widened(|| {
+            for (row, dy) in dy.chunks(self.w.count()).enumerate() {
+                spread_row(self, row, dx, dy);
+            }
+        });
+    }
+
+    /// The windows, if a depthwise convolution has a kernel for them.
+    fn around(&self) -> Option<Around> {
+        let window = Window { k: self.k, stride: self.w.stride, padding: self.w.padding, dilation: 1 };
+        Around::of(window, [self.h.pixels, self.w.pixels])
+    }
+}
+
+/// One row of windows: `y` gets the sums. Taps are added one after the other for all windows, which
 /// are runs of pixels. (Inlined into a caller that is compiled for wide registers, as the next.)
 #[inline(always)]
-fn avg_row<T: Real>(windows: &Windows, row: usize, x: &[T], (y, shares): (&mut [T], &[T])) {
+fn sum_row<T: Real>(windows: &Windows, row: usize, x: &[T], y: &mut [T]) {
     let (w, rows) = (windows.w.pixels, windows.h.window(row));
-    let share = T::from_f64(1.0 / rows.len() as f64);
     y.fill(T::zero());
     for x in rows.map(|line| &x[line * w..][..w]) {
         for tap in 0..windows.k {
@@ -86,37 +128,26 @@ fn avg_row<T: Real>(windows: &Windows, row: usize, x: &[T], (y, shares): (&mut [
             }
         }
     }
-    y.iter_mut().zip(shares).for_each(|(y, &across)| *y = *y * share * across);
 }
 
-/// One row of windows: `dx` gets the shares of their gradients added.
+/// One row of windows: `dx` gets their gradients added.
 #[inline(always)]
-fn spread_row<T: Real>(windows: &Windows, row: usize, dx: &mut [T], (dy, shares): (&[T], &[T])) {
-    let (w, rows) = (windows.w.pixels, windows.h.window(row));
-    let share = T::from_f64(1.0 / rows.len() as f64);
-    for line in rows {
+fn spread_row<T: Real>(windows: &Windows, row: usize, dx: &mut [T], dy: &[T]) {
+    let w = windows.w.pixels;
+    for line in windows.h.window(row) {
         let dx = &mut dx[line * w..][..w];
         for tap in 0..windows.k {
             let (outputs, first) = windows.w.of_tap(tap);
-            let parts =
-                dy[outputs.clone()].iter().zip(&shares[outputs]).map(|(dy, across)| *dy * share * *across);
+            let dy = &dy[outputs];
             match windows.w.stride {
-                1 => dx[first..].iter_mut().zip(parts).for_each(|(dx, part)| *dx += part),
-                stride => {
-                    dx[first..].iter_mut().step_by(stride).zip(parts).for_each(|(dx, part)| *dx += part)
-                }
+                1 => dx[first..].iter_mut().zip(dy).for_each(|(dx, &dy)| *dx += dy),
+                stride => dx[first..].iter_mut().step_by(stride).zip(dy).for_each(|(dx, &dy)| *dx += dy),
             }
         }
     }
 }
 
 impl Axis {
-    /// One over the pixels of each window.
-    fn shares<T: Real>(&self, shares: &mut [T]) {
-        let windows = shares.iter_mut().zip(self.windows());
-        windows.for_each(|(share, window)| *share = T::from_f64(1.0 / window.len() as f64));
-    }
-
     /// The matrix `[count, pixels]` that takes means along this axis.
     fn means(&self, like: &Tensor) -> candle_core::Result<Tensor> {
         let mut means = vec![0.0; self.count() * self.pixels];

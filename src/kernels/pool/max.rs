@@ -60,7 +60,7 @@ pub(crate) fn max_into<T: Real>(windows: &Windows, x: &[T], (y, scratch): (&mut 
 }
 
 /// Planes that are worth asking for together.
-fn planes_of_task(windows: &Windows) -> usize {
+pub(super) fn planes_of_task(windows: &Windows) -> usize {
     TASK.div_ceil(windows.pixels())
 }
 

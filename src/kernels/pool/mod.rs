@@ -44,8 +44,8 @@ struct Axis {
 }
 
 /// Most bytes that a pass in `f32` on the CPU allocates beside its results, for `x` of shape
-/// `[n, c, h, w]` on `threads` threads: a number for each column of windows, and for maxima with
-/// their positions a few rows of a plane for each thread.
+/// `[n, c, h, w]` on `threads` threads: a number for each window of a plane, and for each thread as many
+/// again, or for maxima with their positions a few rows.
 ///
 /// # Errors
 ///
@@ -53,13 +53,13 @@ struct Axis {
 pub fn scratch_bytes(pool: &Pool, x_shape: &[usize], threads: usize) -> Result<usize> {
     let [h, w] = [2, 3].map(|i| x_shape.get(i).copied().unwrap_or(0));
     let windows = Windows::sized(pool, [h, w])?;
-    let shares = windows.w.count() * size_of::<f32>();
-    Ok(shares + threads * max::line_bytes(&windows.w))
+    let plane = avg_scratch_len(&windows) * size_of::<f32>();
+    Ok(plane + threads * plane.max(max::line_bytes(&windows.w)))
 }
 
 /// Elements of scratch that [`avg_into`] takes.
 pub(crate) fn avg_scratch_len(windows: &Windows) -> usize {
-    windows.w.count()
+    windows.outputs()
 }
 
 /// Elements of scratch that [`max_into`] takes for `planes` planes on `threads` threads.

@@ -138,6 +138,12 @@ pub(crate) trait Lanes: Copy {
     /// The lanes of this register from lane `n` on, before the first `n` of `after`. `n` is 1 or 2.
     fn before(self, n: usize, after: Self) -> Self;
 
+    /// The lanes of two registers by turns: those at even places, and those at odd ones.
+    fn parted(self, next: Self) -> [Self; 2];
+
+    /// [`parted`](Self::parted) the other way.
+    fn joined(self, odd: Self) -> [Self; 2];
+
     /// The sum over the lanes of each.
     fn sums(registers: &[Self; 4]) -> [Self::Element; 4];
 

@@ -118,6 +118,18 @@ impl Lanes for float32x4_t {
     }
 
     #[inline(always)]
+    fn parted(self, next: Self) -> [Self; 2] {
+        // SAFETY: every 64-bit Arm processor has NEON.
+        unsafe { [vuzp1q_f32(self, next), vuzp2q_f32(self, next)] }
+    }
+
+    #[inline(always)]
+    fn joined(self, odd: Self) -> [Self; 2] {
+        // SAFETY: every 64-bit Arm processor has NEON.
+        unsafe { [vzip1q_f32(self, odd), vzip2q_f32(self, odd)] }
+    }
+
+    #[inline(always)]
     fn sums(registers: &[Self; 4]) -> [f32; 4] {
         // SAFETY: every 64-bit Arm processor has NEON.
         registers.map(|register| unsafe { vaddvq_f32(register) })

@@ -84,6 +84,18 @@ impl<T: Element + From<f32> + Mul<Output = T>> Lanes for Four<T> {
     }
 
     #[inline(always)]
+    fn parted(self, next: Self) -> [Self; 2] {
+        let ([a, b, c, d], [e, f, g, h]) = (self.0, next.0);
+        [Self([a, c, e, g]), Self([b, d, f, h])]
+    }
+
+    #[inline(always)]
+    fn joined(self, odd: Self) -> [Self; 2] {
+        let ([a, c, e, g], [b, d, f, h]) = (self.0, odd.0);
+        [Self([a, b, c, d]), Self([e, f, g, h])]
+    }
+
+    #[inline(always)]
     fn sums(registers: &[Self; 4]) -> [T; 4] {
         registers.map(|register| {
             let mut sum = T::default();

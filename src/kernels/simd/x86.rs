@@ -2,6 +2,8 @@
 
 #[path = "x86/pair.rs"]
 mod pair;
+#[path = "x86/shift.rs"]
+mod shift;
 #[path = "x86/transpose.rs"]
 mod transpose;
 
@@ -10,6 +12,7 @@ use std::arch::x86_64::*;
 use half::f16;
 
 pub(super) use self::pair::{has_pairs, run_pairs};
+use self::shift::{after_8, before_8, by_turns_8, by_turns_16, joined_16, parted_8, parted_16};
 use self::transpose::{transpose_8, transpose_16};
 use super::lanes::{Isa, Job, Kernel, Lanes};
 
@@ -123,6 +126,18 @@ impl Lanes for __m512 {
     }
 
     #[inline(always)]
+    fn parted(self, next: Self) -> [Self; 2] {
+        // SAFETY: as in `add_product`.
+        unsafe { parted_16(self, next) }
+    }
+
+    #[inline(always)]
+    fn joined(self, odd: Self) -> [Self; 2] {
+        // SAFETY: as in `add_product`.
+        unsafe { by_turns_16(self, odd) }
+    }
+
+    #[inline(always)]
     fn sums(registers: &[Self; 4]) -> [f32; 4] {
         // SAFETY: as in `add_product`; AVX-512 includes AVX.
         unsafe { sums_of_16(registers) }
@@ -133,13 +148,6 @@ impl Lanes for __m512 {
         // SAFETY: as in `add_product`.
         unsafe { transpose_16(rows) }
     }
-}
-
-/// The lanes of both from lane `N` of the first on.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn joined_16<const N: i32>(low: __m512, high: __m512) -> __m512 {
-    _mm512_castsi512_ps(_mm512_alignr_epi32::<N>(_mm512_castps_si512(high), _mm512_castps_si512(low)))
 }
 
 /// The mask of the first `n` of 16 lanes.
@@ -245,6 +253,18 @@ impl Lanes for __m256 {
     }
 
     #[inline(always)]
+    fn parted(self, next: Self) -> [Self; 2] {
+        // SAFETY: as in `add_product`.
+        unsafe { parted_8(self, next) }
+    }
+
+    #[inline(always)]
+    fn joined(self, odd: Self) -> [Self; 2] {
+        // SAFETY: as in `add_product`.
+        unsafe { by_turns_8(self, odd) }
+    }
+
+    #[inline(always)]
     fn sums(registers: &[Self; 4]) -> [f32; 4] {
         // SAFETY: as in `add_product`.
         unsafe { sums_of_8(*registers) }
@@ -255,22 +275,6 @@ impl Lanes for __m256 {
         // SAFETY: as in `add_product`.
         unsafe { transpose_8(rows) }
     }
-}
-
-/// The last lanes of the first from byte `N` of its half on, then those of the second.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn after_8<const N: i32>(low: __m256, high: __m256) -> __m256 {
-    let middle = _mm256_castps_si256(_mm256_permute2f128_ps::<0x21>(low, high));
-    _mm256_castsi256_ps(_mm256_alignr_epi8::<N>(_mm256_castps_si256(high), middle))
-}
-
-/// The lanes of the first from byte `N` on, then those of the second.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn before_8<const N: i32>(low: __m256, high: __m256) -> __m256 {
-    let middle = _mm256_castps_si256(_mm256_permute2f128_ps::<0x21>(low, high));
-    _mm256_castsi256_ps(_mm256_alignr_epi8::<N>(middle, _mm256_castps_si256(low)))
 }
 
 /// All ones in the first `n` of 8 lanes.

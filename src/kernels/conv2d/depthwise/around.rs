@@ -1,4 +1,4 @@
-//! Windows that lie around their output, a pixel apart: planes are read as they are.
+//! Windows that lie around a pixel, one or two pixels apart: planes are read as they are.
 //!
 //! Of each row that is read the registers are shifted by what taps are apart, with zeros from outside. Their
 //! products are added to all rows of sums that the row belongs to, which stay in registers meanwhile:
@@ -6,78 +6,133 @@
 //! ```text
 //! for rows y of x, s, t:  sums[y - (s - K / 2) D] += weight[s, t] * (x[y] shifted by (t - K / 2) D)
 //! ```
+//!
+//! With windows two pixels apart it is `halved`.
 
-use super::plane::Plane;
+use super::halved::{HalvedSums, HalvedWeights, Spread};
+use crate::graph::op::Window;
 use crate::kernels::Real;
-use crate::kernels::simd::{Isa, Kernel, Lanes};
+use crate::kernels::simd::{Isa, Job, Kernel, Lanes};
 
-/// `K` by `K` windows with taps `D` apart, around their outputs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Around {
+/// Windows of planes of one size.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::kernels) struct Around {
+    shape: Shape,
+    stride: usize,
+    /// Pixels of a plane that windows read, and of one that they make.
+    source: [usize; 2],
+    target: [usize; 2],
+}
+
+/// Windows of a side, with taps so far apart.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
     Three,
     ThreeApart,
     Five,
 }
 
-impl Around {
-    /// Which of them the windows of this plane are.
-    pub(super) fn of(plane: &Plane) -> Option<Self> {
-        let is = |taps: usize, apart: usize| {
-            plane.axes.iter().zip(plane.source).all(|(axis, pixels)| {
-                let centre = -((taps / 2 * apart) as isize);
-                axis.window_of(taps) == Some(apart)
-                    && axis.outputs == pixels
-                    && axis.reads(&(0..1)).start == centre
-            })
-        };
-        let all = [(3, 1, Self::Three), (3, 2, Self::ThreeApart), (5, 1, Self::Five)];
-        all.into_iter().find_map(|(taps, apart, around)| is(taps, apart).then_some(around))
-    }
-}
-
 /// Expands `$of!(K, D)` for the windows.
-macro_rules! by_window {
-    ($around:expr, $of:ident) => {
-        match $around {
-            Around::Three => $of!(3, 1),
-            Around::ThreeApart => $of!(3, 2),
-            Around::Five => $of!(5, 1),
+macro_rules! by_shape {
+    ($shape:expr, $of:ident) => {
+        match $shape {
+            Shape::Three => $of!(3, 1),
+            Shape::ThreeApart => $of!(3, 2),
+            Shape::Five => $of!(5, 1),
         }
     };
 }
 
-impl Plane {
-    /// Fills `sums` with the sums over windows of a plane.
+impl Around {
+    /// These windows on planes of `[h, w]` pixels, if they are of this kind.
+    pub(in crate::kernels) fn of(window: Window, source: [usize; 2]) -> Option<Self> {
+        let shape = match (window.k, window.dilation, window.padding) {
+            (3, 1, 1) => Shape::Three,
+            (3, 2, 2) => Shape::ThreeApart,
+            (5, 1, 2) => Shape::Five,
+            _ => return None,
+        };
+        let target = source.map(|pixels| pixels.div_ceil(window.stride.max(1)));
+        let stride = window.stride;
+        (1..=2).contains(&stride).then_some(Self { shape, stride, source, target })
+    }
+
+    /// Fills a plane with the sums over windows of `x`, all taps 1.
+    pub(in crate::kernels) fn sum_of_ones<T: Real>(&self, x: &[T], sums: &mut [T]) {
+        // SAFETY: the job demands nothing beside its processor.
+        unsafe { T::dispatch(Ones { around: self, from: x, to: sums, spreads: false }) };
+    }
+
+    /// Fills a plane with the gradients by what was read for `dy`, all taps 1.
+    pub(in crate::kernels) fn spread_ones<T: Real>(&self, dy: &[T], dx: &mut [T]) {
+        // SAFETY: the job demands nothing beside its processor.
+        unsafe { T::dispatch(Ones { around: self, from: dy, to: dx, spreads: true }) };
+    }
+
+    /// Fills a plane with the sums over windows of `x`.
     ///
     /// # Safety
     ///
     /// The processor must know the instructions of `S`.
-    pub(super) unsafe fn sum_around<S: Isa<Register: Lanes<Element = T>>, T: Real>(
+    pub(super) unsafe fn sum<S: Isa<Register: Lanes<Element = T>>, T: Real>(
         &self,
-        around: Around,
         (x, kernel): (&[T], &[T]),
         sums: &mut [T],
     ) {
-        let size @ [h, w] = self.source;
-        assert!(x.len() == h * w && sums.len() == x.len(), "a plane has another size");
-        assert!(kernel.len() == self.taps().len(), "a kernel has another size");
-        let flipped = self.axes[0].advance < 0;
+        let Self { source: size @ [h, w], target: to_size, .. } = *self;
+        assert!(x.len() == h * w && sums.len() == to_size[0] * to_size[1], "a plane has another size");
         macro_rules! of {
             ($k:literal, $d:literal) => {{
-                let turned = |i: usize| if flipped { $k * $k - 1 - i } else { i };
-                let kernel: [[T; $k]; $k] =
-                    std::array::from_fn(|s| std::array::from_fn(|t| kernel[turned($k * s + t)]));
-                let (x, kernel, sums) = (x.as_ptr(), &kernel, sums.as_mut_ptr());
-                if w <= S::Register::LANES {
-                    // SAFETY: the caller promises the processor; both planes have this size.
-                    unsafe { S::vectorize(Sums::<_, $k, $d, 1> { x, kernel, sums, size }) }
+                let (x, kernel, sums) = (x.as_ptr(), square::<T, $k>(kernel, false), sums.as_mut_ptr());
+                // SAFETY, for all: the caller promises the processor; both planes have their size.
+                if self.stride == 2 {
+                    // SAFETY: as said above.
+                    unsafe {
+                        S::vectorize(HalvedSums::<_, $k, $d> { x, kernel: &kernel, sums, size, to_size })
+                    }
+                } else if w <= S::Register::LANES {
+                    // SAFETY: as said above.
+                    unsafe { S::vectorize(Sums::<_, $k, $d, 1> { x, kernel: &kernel, sums, size }) }
                 } else {
-                    // SAFETY: as above.
-                    unsafe { S::vectorize(Sums::<_, $k, $d, 2> { x, kernel, sums, size }) }
+                    // SAFETY: as said above.
+                    unsafe { S::vectorize(Sums::<_, $k, $d, 2> { x, kernel: &kernel, sums, size }) }
                 }
             }};
         }
-        by_window!(around, of);
+        by_shape!(self.shape, of);
+    }
+
+    /// Fills a plane with the gradients by what was read for `dy`.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `S`.
+    pub(super) unsafe fn spread<S: Isa<Register: Lanes<Element = T>>, T: Real>(
+        &self,
+        (dy, kernel): (&[T], &[T]),
+        dx: &mut [T],
+    ) {
+        let Self { source: size @ [h, w], target: from_size, .. } = *self;
+        assert!(dx.len() == h * w && dy.len() == from_size[0] * from_size[1], "a plane has another size");
+        macro_rules! of {
+            ($k:literal, $d:literal) => {{
+                let (dy, sums) = (dy.as_ptr(), dx.as_mut_ptr());
+                if self.stride == 2 {
+                    let kernel = &square::<T, $k>(kernel, false);
+                    // SAFETY, for all: the caller promises the processor; both planes have their size.
+                    unsafe { S::vectorize(Spread::<_, $k, $d> { dy, kernel, dx: sums, size, from_size }) }
+                } else if w <= S::Register::LANES {
+                    let kernel = &square::<T, $k>(kernel, true);
+                    // SAFETY: as said above.
+                    unsafe { S::vectorize(Sums::<_, $k, $d, 1> { x: dy, kernel, sums, size }) }
+                } else {
+                    let kernel = &square::<T, $k>(kernel, true);
+                    // SAFETY: as said above.
+                    unsafe { S::vectorize(Sums::<_, $k, $d, 2> { x: dy, kernel, sums, size }) }
+                }
+            }};
+        }
+        by_shape!(self.shape, of);
     }
 
     /// Adds to each weight the products of the gradients `dy` with what it is multiplied with in `x`.
@@ -85,25 +140,72 @@ impl Plane {
     /// # Safety
     ///
     /// The processor must know the instructions of `S`.
-    pub(super) unsafe fn add_weights_around<S: Isa<Register: Lanes<Element = T>>, T: Real>(
+    pub(super) unsafe fn add_weights<S: Isa<Register: Lanes<Element = T>>, T: Real>(
         &self,
-        around: Around,
         (x, dy): (&[T], &[T]),
         dw: &mut [T],
     ) {
-        let size @ [h, w] = self.source;
-        assert!(x.len() == h * w && dy.len() == x.len(), "a plane has another size");
-        assert!(dw.len() == self.taps().len(), "a kernel has another size");
+        let Self { source: size @ [h, w], target: dy_size, .. } = *self;
+        assert!(x.len() == h * w && dy.len() == dy_size[0] * dy_size[1], "a plane has another size");
         macro_rules! of {
             ($k:literal, $d:literal) => {{
                 let mut sums = [[T::zero(); $k]; $k];
                 let (x, dy, to) = (x.as_ptr(), dy.as_ptr(), &mut sums);
-                // SAFETY: the caller promises the processor; both planes have this size.
-                unsafe { S::vectorize(Weights::<_, $k, $d> { x, dy, sums: to, size }) };
+                // SAFETY, for both: the caller promises the processor; both planes have their size.
+                if self.stride == 2 {
+                    // SAFETY: as said above.
+                    unsafe { S::vectorize(HalvedWeights::<_, $k, $d> { x, dy, sums: to, size, dy_size }) };
+                } else {
+                    // SAFETY: as said above.
+                    unsafe { S::vectorize(Weights::<_, $k, $d> { x, dy, sums: to, size }) };
+                }
                 dw.iter_mut().zip(sums.as_flattened()).for_each(|(dw, &sum)| *dw += sum);
             }};
         }
-        by_window!(around, of);
+        by_shape!(self.shape, of);
+    }
+}
+
+struct Ones<'a, T> {
+    around: &'a Around,
+    from: &'a [T],
+    to: &'a mut [T],
+    spreads: bool,
+}
+
+impl<T: Real> Job<T> for Ones<'_, T> {
+    unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
+        let Self { around, from, to, spreads } = self;
+        let taps = if matches!(around.shape, Shape::Five) { 25 } else { 9 };
+        let of = (from, &[T::one(); 25][..taps]);
+        if spreads {
+            // SAFETY: the caller promises the processor.
+            unsafe { around.spread::<S, T>(of, to) };
+        } else {
+            // SAFETY: the caller promises the processor.
+            unsafe { around.sum::<S, T>(of, to) };
+        }
+    }
+}
+
+/// The kernel by rows, turned round if `flipped`.
+fn square<T: Real, const K: usize>(kernel: &[T], flipped: bool) -> [[T; K]; K] {
+    let mut square = [[T::zero(); K]; K];
+    square.as_flattened_mut().copy_from_slice(kernel);
+    if flipped {
+        square.as_flattened_mut().reverse();
+    }
+    square
+}
+
+/// The sums over the lanes of each.
+#[inline(always)]
+pub(super) fn lane_sums<V: Lanes, const K: usize>(sums: &[[V; K]; K], to: &mut [[V::Element; K]; K]) {
+    for (sums, to) in sums.as_flattened().chunks(4).zip(to.as_flattened_mut().chunks_mut(4)) {
+        let mut four = [sums[0]; 4];
+        four[..sums.len()].copy_from_slice(sums);
+        let four = V::sums(&four);
+        to.copy_from_slice(&four[..to.len()]);
     }
 }
 
@@ -113,7 +215,7 @@ impl Plane {
 ///
 /// The processor must know the instructions of `V`, and the row be readable.
 #[inline(always)]
-unsafe fn load<V: Lanes>(row: *const V::Element, first: usize, w: usize) -> V {
+pub(super) unsafe fn load<V: Lanes>(row: *const V::Element, first: usize, w: usize) -> V {
     if first >= w {
         // SAFETY: the caller promises the processor.
         return unsafe { V::zero() };
@@ -244,9 +346,6 @@ impl<V: Lanes, const K: usize, const D: usize> Kernel<V> for Weights<'_, V::Elem
                 }
             }
         }
-        for (sums, to) in sums.as_flattened().chunks(4).zip(to.as_flattened_mut().chunks_mut(4)) {
-            let four = std::array::from_fn(|i| sums.get(i).copied().unwrap_or(zero));
-            to.iter_mut().zip(V::sums(&four)).for_each(|(to, sum)| *to = sum);
-        }
+        lane_sums(&sums, to);
     }
 }

@@ -16,8 +16,6 @@ pub(super) struct Plane {
     pub(super) source: [usize; 2],
     /// Pixels of a row of the target.
     target: usize,
-    /// Weights of an output.
-    pub(super) kernel_len: usize,
     /// Pixels of a row of the copy that are side by side for neighbouring outputs.
     run: usize,
     /// Which rows and columns are copied.
@@ -49,7 +47,7 @@ impl Plane {
         let run = across.reads(&(0..across.outputs)).len().div_ceil(across.stride);
         let (axes, taps, count) = ([down, across], [(0, 0); MOST_TAPS], down.taps * across.taps);
         let copied = [0, 1].map(|i| Copied::new(&axes[i], source[i]));
-        let mut plane = Self { axes, source, target, kernel_len: k * k, run, copied, taps, count };
+        let mut plane = Self { axes, source, target, run, copied, taps, count };
         let at = |axis: &Axis, t: usize| (axis.first_read() as isize + axis.advance * t as isize) as usize;
         let taps = (0..down.taps).flat_map(|s| (0..across.taps).map(move |t| (s, t)));
         for (i, (s, t)) in taps.enumerate() {
