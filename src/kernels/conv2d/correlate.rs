@@ -17,7 +17,7 @@
 use std::ops::Range;
 
 use super::correlation::{Correlation, Task};
-use super::source::{operands, source};
+use super::source::source;
 use super::sums::{Sums, Work};
 use super::tile::{self, Pixels};
 use crate::kernels::Real;
@@ -93,13 +93,8 @@ impl<T: Real> Work<'_, T, Correlation> {
         let plane = self.how.source[0] * self.how.source[1];
         let channel = (image * self.how.groups + task.group) * self.how.inputs + part.start;
         let planes = &self.source[channel * plane..][..part.len() * plane];
-        let (size, axes) = (self.how.source, [down, across]);
-        let from = if S::DEPTH == 1 {
-            source(planes, size, axes, &task.rows, copy)
-        } else {
-            // SAFETY: the caller promises the processor.
-            unsafe { operands::<S>(planes, size, axes, &task.rows, copy) }
-        };
+        // SAFETY: the caller promises the processor.
+        let from = unsafe { source::<S>(planes, self.how.source, [down, across], &task.rows, copy) };
         let width = registers * S::Register::LANES;
         let first = down.first_read() * from.row + across.first_read();
         let x = from.data.as_ptr().wrapping_add(first);

@@ -153,7 +153,9 @@ unsafe fn sum<S: Isa<Register: Lanes<Element = T>>, T: Real>(
             let matrix = Matrix { data, rows: rows.len() * ow, cols, row_stride: 1, col_stride: y_plane };
             // SAFETY: the caller promises the processor.
             unsafe { pack::rows::<S>(gradients, matrix, cut.width) };
-            let from = source(x, [unfold.h, unfold.w], [&cut.axes[0], &cut.axes[1]], &rows, copy);
+            let axes = [&cut.axes[0], &cut.axes[1]];
+            // SAFETY: the caller promises the processor.
+            let from = unsafe { source::<S>(x, [unfold.h, unfold.w], axes, &rows, copy) };
             // SAFETY: the caller promises the processor.
             unsafe { sum_rows::<S>(cut, [task.inputs.len(), rows.len()], (from, gradients), block) };
         }

@@ -19,87 +19,89 @@ pub(super) fn copy_len([down, across]: [&Axis; 2], channels: usize, rows: usize)
     channels * down.reads(&(0..rows)).len() * across.reads(&(0..across.outputs)).len()
 }
 
-/// What output rows `rows` read of `planes`, of `[h, w]` pixels each. Its first element is what the
-/// very first tap reads, or lies before it where taps go backward. Where nothing outside is read, the
-/// planes are read as they are, else they are copied to `copy`.
-pub(super) fn source<'a, T: Real>(
-    planes: &'a [T],
-    [h, w]: [usize; 2],
-    axes: [&Axis; 2],
-    rows: &Range<usize>,
-    copy: &'a mut [T],
-) -> Source<'a, T> {
-    let [ys, xs] = reads(axes, rows);
-    let is_inside = |reads: &Range<isize>, n: usize| reads.start >= 0 && reads.end <= n as isize;
-    if is_inside(&ys, h) && is_inside(&xs, w) {
-        let start = ys.start as usize * w + xs.start as usize;
-        return Source { data: &planes[start..], channel: h * w, row: w };
-    }
-    copied((planes, 1), [h, w], [ys, xs], copy, |[from, _], to| to.copy_from_slice(from))
-}
-
-/// The same as operands: neighbouring planes become one.
+/// What output rows `rows` read of `planes`, of `[h, w]` pixels each, as operands: of pairs neighbouring planes
+/// become one. Its first element is what the very first tap reads, or lies before it where taps go backward.
+/// Where numbers inside are all that is read, the planes are read as they are, else they are copied to `copy`.
 ///
 /// # Safety
 ///
 /// The processor must know the instructions of `S`.
-pub(super) unsafe fn operands<'a, S: Isa>(
-    planes: &[Num<S>],
-    size: [usize; 2],
-    axes: [&Axis; 2],
+pub(super) unsafe fn source<'a, S: Isa>(
+    planes: &'a [Num<S>],
+    [h, w]: [usize; 2],
+    [down, across]: [&Axis; 2],
     rows: &Range<usize>,
     copy: &'a mut [Num<S>],
 ) -> Source<'a, Num<S>>
 where
     Num<S>: Real,
 {
-    let join = |from: [&[Num<S>]; 2], to: &mut [Num<S>]| {
-        // SAFETY: the caller promises the processor.
-        unsafe { S::vectorize(Join::<S> { from, to }) };
-    };
-    copied((planes, S::DEPTH), size, reads(axes, rows), copy, join)
-}
-
-/// What output rows `rows` read along each axis, some of it outside.
-fn reads([down, across]: [&Axis; 2], rows: &Range<usize>) -> [Range<isize>; 2] {
-    [down.reads(rows), across.reads(&(0..across.outputs))]
-}
-
-/// Copies what is read of `planes`, with zeros outside: `fill` makes a row of `depth` planes, of which the
-/// last may be missing, one.
-fn copied<'a, T: Real>(
-    (planes, depth): (&[T], usize),
-    [h, w]: [usize; 2],
-    [ys, xs]: [Range<isize>; 2],
-    copy: &'a mut [T],
-    fill: impl Fn([&[T]; 2], &mut [T]),
-) -> Source<'a, T> {
+    let [ys, xs] = [down.reads(rows), across.reads(&(0..across.outputs))];
+    let is_inside = |reads: &Range<isize>, n: usize| reads.start >= 0 && reads.end <= n as isize;
+    if S::DEPTH == 1 && is_inside(&ys, h) && is_inside(&xs, w) {
+        let start = ys.start as usize * w + xs.start as usize;
+        return Source { data: &planes[start..], channel: h * w, row: w };
+    }
     let row = xs.len();
     let channel = ys.len() * row;
-    let copy = &mut copy[..(planes.len() / (h * w)).div_ceil(depth) * channel];
-    // Where the image begins and ends in a row of the copy.
-    let inside = |reads: &Range<isize>, n: usize| {
-        let clamp = |at: isize| (at - reads.start).clamp(0, reads.len() as isize) as usize;
-        clamp(0)..clamp(n as isize)
-    };
-    let (valid_ys, valid) = (inside(&ys, h), inside(&xs, w));
-    let x = (xs.start + valid.start as isize) as usize;
-    for (planes, to) in planes.chunks(depth * h * w).zip(copy.chunks_exact_mut(channel)) {
-        let (first, second) = planes.split_at(h * w);
-        for (y, to) in to.chunks_exact_mut(row).enumerate() {
-            if !valid_ys.contains(&y) {
-                to.fill(T::zero());
-                continue;
+    let copy = &mut copy[..(planes.len() / (h * w)).div_ceil(S::DEPTH) * channel];
+    // SAFETY: the caller promises the processor.
+    unsafe { S::vectorize(Copied::<S> { planes, size: [h, w], reads: [ys, xs], copy }) };
+    Source { data: copy, channel, row }
+}
+
+/// Copies what is read of planes, with zeros outside. Rows may be short, and a call for each would take longer.
+struct Copied<'a, S: Isa> {
+    planes: &'a [Num<S>],
+    size: [usize; 2],
+    reads: [Range<isize>; 2],
+    copy: &'a mut [Num<S>],
+}
+
+impl<S: Isa> Kernel<S::Register> for Copied<'_, S> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        let Self { planes, size: [h, w], reads: [ys, xs], copy } = self;
+        let row = xs.len();
+        // Where the image begins and ends in the copy.
+        let inside = |reads: &Range<isize>, n: usize| {
+            let clamp = |at: isize| (at - reads.start).clamp(0, reads.len() as isize) as usize;
+            clamp(0)..clamp(n as isize)
+        };
+        let (valid_ys, valid) = (inside(&ys, h), inside(&xs, w));
+        let x = (xs.start + valid.start as isize) as usize;
+        for (planes, to) in planes.chunks(S::DEPTH * h * w).zip(copy.chunks_exact_mut(ys.len() * row)) {
+            let (first, second) = planes.split_at(h * w);
+            for (y, to) in to.chunks_exact_mut(row).enumerate() {
+                if !valid_ys.contains(&y) {
+                    // SAFETY: the caller promises the processor.
+                    unsafe { clear::<S>(to) };
+                    continue;
+                }
+                let from = (ys.start + y as isize) as usize * w + x;
+                let of_row = from..from + valid.len();
+                let from = [&first[of_row.clone()], second.get(of_row).unwrap_or_default()];
+                // SAFETY: the caller promises the processor.
+                unsafe { clear::<S>(&mut to[..valid.start]) };
+                // SAFETY: as above.
+                unsafe { Join::<S> { from, to: &mut to[valid.clone()] }.run() };
+                // SAFETY: as above.
+                unsafe { clear::<S>(&mut to[valid.end..]) };
             }
-            let from = (ys.start + y as isize) as usize * w + x;
-            let of_row = |plane: &'_ [T]| from..plane.len().min(from + valid.len());
-            to[..valid.start].fill(T::zero());
-            let second = if second.is_empty() { second } else { &second[of_row(second)] };
-            fill([&first[of_row(first)], second], &mut to[valid.clone()]);
-            to[valid.end..].fill(T::zero());
         }
     }
-    Source { data: copy, channel, row }
+}
+
+/// # Safety
+///
+/// The processor must know the instructions of `S`.
+#[inline(always)]
+unsafe fn clear<S: Isa>(to: &mut [Num<S>]) {
+    for start in (0..to.len()).step_by(S::Register::LANES) {
+        let n = S::Register::LANES.min(to.len() - start);
+        // SAFETY: the caller promises the processor, and there is place for as many.
+        unsafe { S::Register::zero().store_first(to[start..].as_mut_ptr(), n) };
+    }
 }
 
 /// Copies these pixels of planes of `plane` pixels each to rows of `row` operands, neighbouring planes to one.
