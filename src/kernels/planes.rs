@@ -1,8 +1,9 @@
 //! Loops over planes that the CPU bodies share: filling a result, summing in a fixed order.
 //!
 //! A *plane* is the pixels of one channel of one image; plane `i * c + j` belongs to image `i`
-//! and channel `j`. What is summed is first summed by plane and then, in the order of the
-//! images, by channel: no thread count changes that order.
+//! and channel `j`. No thread count changes the order of a sum.
+
+mod sums;
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -10,6 +11,7 @@ use std::ops::Range;
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
+pub(crate) use self::sums::{channel_sums, sum, sums};
 use super::share::{filled, zeros};
 use super::simd::widened;
 use super::{Real, tensor};
@@ -18,17 +20,8 @@ use crate::error::{During, Result};
 /// Elements below which a second thread costs more than it brings.
 const SERIAL: usize = 1 << 14;
 
-/// Elements summed in their own precision before the sum goes on in `f64`.
-const PARTIAL: usize = 1024;
-
 /// Elements that are copied and then changed together: few enough for the first-level cache.
 const BLOCK: usize = 1 << 11;
-
-/// Channels whose planes are summed together, since they are neighbours in memory.
-const CHANNELS: usize = 8;
-
-/// Independent sums in the inner loop, so that it can run in vector registers.
-const LANES: usize = 16;
 
 /// `planes * pixels` elements, where `f(plane, pixels, out)` writes those of a range of pixels.
 /// What it leaves is 0. The memory is asked for in the name of `what`. The ranges of a single plane start
@@ -199,111 +192,6 @@ pub(crate) fn plane<T>(x: &[T], index: usize, pixels: usize) -> &[T] {
 /// The planes of channel `channel` of `c`, image by image.
 pub(crate) fn of_channel<T>(x: &[T], channel: usize, c: usize, pixels: usize) -> impl Iterator<Item = &[T]> {
     x.chunks_exact(pixels.max(1)).skip(channel).step_by(c)
-}
-
-/// The sum of `f` over the elements of equally long slices taken together, on the calling thread. (Inlined,
-/// so that it is compiled for the registers of its caller.)
-#[inline(always)]
-pub(crate) fn sum<T: Real, const N: usize>(xs: [&[T]; N], f: impl Fn([T; N]) -> T) -> f64 {
-    let [sum] = sums(xs, |xs| [f(xs)]);
-    sum
-}
-
-/// The sums of what `f` gives, as [`sum`].
-#[inline(always)]
-pub(crate) fn sums<T: Real, const N: usize, const M: usize>(
-    xs: [&[T]; N],
-    f: impl Fn([T; N]) -> [T; M],
-) -> [f64; M] {
-    let mut sums = Sums::new();
-    sums.add(xs, f);
-    sums.end()
-}
-
-/// What `end` makes of the sums of what `f` gives over all planes of each of `c` channels, of equally long
-/// tensors taken together.
-pub(crate) fn channel_sums<T: Real, R: Copy + Default + Send, const N: usize, const M: usize>(
-    xs: [&[T]; N],
-    [c, pixels]: [usize; 2],
-    f: impl Fn(usize, [T; N]) -> [T; M] + Sync,
-    end: impl Fn(usize, [f64; M]) -> R + Sync,
-) -> Vec<R> {
-    let mut all = vec![R::default(); c];
-    let images = xs[0].len() / (c * pixels).max(1);
-    let least = SERIAL.div_ceil((CHANNELS * images * pixels).max(1));
-    all.par_chunks_mut(CHANNELS).with_min_len(least).enumerate().for_each(|(i, to)| {
-        widened(|| {
-            let mut sums = [Sums::<T, M>::new(); CHANNELS];
-            for image in 0..images {
-                for (j, sums) in (i * CHANNELS..c).zip(&mut sums) {
-                    sums.add(xs.map(|x| plane(x, image * c + j, pixels)), |xs| f(j, xs));
-                }
-            }
-            let channels = (i * CHANNELS..c).zip(sums);
-            to.iter_mut().zip(channels).for_each(|(to, (j, sums))| *to = end(j, sums.end()));
-        });
-    });
-    all
-}
-
-/// Sums of elements in their own precision, and in `f64` of these.
-#[derive(Clone, Copy)]
-struct Sums<T, const M: usize> {
-    totals: [f64; M],
-    lanes: [[T; LANES]; M],
-    /// Elements in the lanes.
-    taken: usize,
-}
-
-impl<T: Real, const M: usize> Sums<T, M> {
-    fn new() -> Self {
-        Self { totals: [0.0; M], lanes: [[T::zero(); LANES]; M], taken: 0 }
-    }
-
-    #[inline(always)]
-    fn add<const N: usize>(&mut self, xs: [&[T]; N], f: impl Fn([T; N]) -> [T; M]) {
-        let n = xs.iter().map(|x| x.len()).min().unwrap_or(0);
-        for start in (0..n).step_by(PARTIAL) {
-            let end = n.min(start + PARTIAL);
-            let parts = xs.map(|x| x[start..end].as_chunks::<LANES>());
-            let mut lanes = self.lanes;
-            for i in 0..parts[0].0.len() {
-                let rows = parts.map(|(rows, _)| &rows[i]);
-                for l in 0..LANES {
-                    let terms = f(rows.map(|row| row[l]));
-                    for m in 0..M {
-                        lanes[m][l] += terms[m];
-                    }
-                }
-            }
-            for l in 0..parts[0].1.len() {
-                let terms = f(parts.map(|(_, rest)| rest[l]));
-                for m in 0..M {
-                    lanes[m][l] += terms[m];
-                }
-            }
-            self.lanes = lanes;
-            self.taken += end - start;
-            if self.taken >= PARTIAL {
-                self.flush();
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn flush(&mut self) {
-        for (total, lanes) in self.totals.iter_mut().zip(&mut self.lanes) {
-            *total += lanes.iter().map(|lane| lane.to_f64()).sum::<f64>();
-            *lanes = [T::zero(); LANES];
-        }
-        self.taken = 0;
-    }
-
-    #[inline(always)]
-    fn end(mut self) -> [f64; M] {
-        self.flush();
-        self.totals
-    }
 }
 
 /// Bytes of the partial sums of [`dot`].

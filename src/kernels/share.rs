@@ -182,6 +182,23 @@ mod tests {
     }
 
     #[test]
+    fn every_task_is_done_once_whatever_its_list_and_place() {
+        for (lists, places, threads) in [(1, 1, 2), (3, 7, 3), (5, 2, 4), (0, 4, 2), (2, 40, 1), (1, 50, 20)]
+        {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let done: Vec<AtomicUsize> = (0..lists * places).map(|_| AtomicUsize::new(0)).collect();
+            let scratch = &mut vec![0u8; threads.min(3)];
+            pool.install(|| {
+                share_places((scratch, 1), [lists, places], |own, task| {
+                    assert_eq!(own.len(), 1);
+                    done[task].fetch_add(1, Ordering::Relaxed);
+                });
+            });
+            assert!(done.iter().all(|done| done.load(Ordering::Relaxed) == 1), "{lists} {places} {threads}");
+        }
+    }
+
+    #[test]
     fn there_are_never_more_workers_than_pieces() {
         assert_eq!((count(0, 4), count(3, 4), count(9, 4)), (1, 3, 4));
         assert_eq!(scratch_len(3, 100, 8), 300);

@@ -8,9 +8,10 @@ use super::source::copy_len;
 use crate::kernels::Real;
 use crate::kernels::share;
 
-/// Most weights of an output channel that are copied at once: with a panel of AVX-512 64 KiB of f32. Fewer are too
-/// short a run of a file for its numbers to come in time.
-const DEPTH: usize = 256;
+/// Most weights of an output channel that are copied at once: with a panel of AVX-512 32 KiB of f32 for single
+/// taps, which are read many times, and 64 for others, since fewer are too short a run of a file for its numbers
+/// to come in time.
+const DEPTH: [usize; 2] = [128, 256];
 
 /// Output pixels of a task, about: with a panel of AVX-512 64 KiB of f32.
 const PIXELS: usize = 256;
@@ -112,7 +113,8 @@ impl Correlation {
 
     /// Input channels of a part.
     pub(super) fn part(&self) -> usize {
-        let most = (DEPTH / (self.k * self.k)).clamp(1, self.inputs.max(1));
+        let depth = DEPTH[usize::from(self.k > 1)];
+        let most = (depth / (self.k * self.k)).clamp(1, self.inputs.max(1));
         self.inputs.div_ceil(self.inputs.div_ceil(most).max(1)).max(1)
     }
 

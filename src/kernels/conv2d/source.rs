@@ -97,10 +97,12 @@ impl<S: Isa> Kernel<S::Register> for Copied<'_, S> {
 /// The processor must know the instructions of `S`.
 #[inline(always)]
 unsafe fn clear<S: Isa>(to: &mut [Num<S>]) {
+    // SAFETY: the caller promises the processor.
+    let zero = unsafe { S::Register::zero() };
     for start in (0..to.len()).step_by(S::Register::LANES) {
         let n = S::Register::LANES.min(to.len() - start);
-        // SAFETY: the caller promises the processor, and there is place for as many.
-        unsafe { S::Register::zero().store_first(to[start..].as_mut_ptr(), n) };
+        // SAFETY: there is place for as many.
+        unsafe { zero.store_first(to[start..].as_mut_ptr(), n) };
     }
 }
 

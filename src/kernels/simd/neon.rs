@@ -107,26 +107,36 @@ impl Lanes for float32x4_t {
 
     #[inline(always)]
     fn after(self, n: usize, before: Self) -> Self {
-        // SAFETY: every 64-bit Arm processor has NEON.
-        unsafe { if n == 1 { vextq_f32::<3>(before, self) } else { vextq_f32::<2>(before, self) } }
+        match n {
+            // SAFETY: every 64-bit Arm processor has NEON.
+            1 => unsafe { vextq_f32::<3>(before, self) },
+            // SAFETY: as above.
+            _ => unsafe { vextq_f32::<2>(before, self) },
+        }
     }
 
     #[inline(always)]
     fn before(self, n: usize, after: Self) -> Self {
-        // SAFETY: every 64-bit Arm processor has NEON.
-        unsafe { if n == 1 { vextq_f32::<1>(self, after) } else { vextq_f32::<2>(self, after) } }
+        match n {
+            // SAFETY: every 64-bit Arm processor has NEON.
+            1 => unsafe { vextq_f32::<1>(self, after) },
+            // SAFETY: as above.
+            _ => unsafe { vextq_f32::<2>(self, after) },
+        }
     }
 
     #[inline(always)]
     fn parted(self, next: Self) -> [Self; 2] {
         // SAFETY: every 64-bit Arm processor has NEON.
-        unsafe { [vuzp1q_f32(self, next), vuzp2q_f32(self, next)] }
+        let (even, odd) = unsafe { (vuzp1q_f32(self, next), vuzp2q_f32(self, next)) };
+        [even, odd]
     }
 
     #[inline(always)]
     fn joined(self, odd: Self) -> [Self; 2] {
         // SAFETY: every 64-bit Arm processor has NEON.
-        unsafe { [vzip1q_f32(self, odd), vzip2q_f32(self, odd)] }
+        let (low, high) = unsafe { (vzip1q_f32(self, odd), vzip2q_f32(self, odd)) };
+        [low, high]
     }
 
     #[inline(always)]

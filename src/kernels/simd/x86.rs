@@ -1,9 +1,13 @@
 //! Registers of AVX2 and AVX-512.
 
+#[path = "x86/mask.rs"]
+mod mask;
 #[path = "x86/pair.rs"]
 mod pair;
 #[path = "x86/shift.rs"]
 mod shift;
+#[path = "x86/sums.rs"]
+mod sums;
 #[path = "x86/transpose.rs"]
 mod transpose;
 
@@ -11,8 +15,10 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
+use self::mask::{first, first_of_8};
 pub(super) use self::pair::{has_pairs, run_pairs};
-use self::shift::{after_8, before_8, by_turns_8, by_turns_16, joined_16, parted_8, parted_16};
+use self::shift::{after_8, after_16, before_8, before_16, by_turns_8, by_turns_16, parted_8, parted_16};
+use self::sums::{sums_of_8, sums_of_16};
 use self::transpose::{transpose_8, transpose_16};
 use super::lanes::{Isa, Job, Kernel, Lanes};
 
@@ -116,13 +122,13 @@ impl Lanes for __m512 {
     #[inline(always)]
     fn after(self, n: usize, before: Self) -> Self {
         // SAFETY: as in `add_product`.
-        unsafe { if n == 1 { joined_16::<15>(before, self) } else { joined_16::<14>(before, self) } }
+        unsafe { after_16(self, n, before) }
     }
 
     #[inline(always)]
     fn before(self, n: usize, after: Self) -> Self {
         // SAFETY: as in `add_product`.
-        unsafe { if n == 1 { joined_16::<1>(self, after) } else { joined_16::<2>(self, after) } }
+        unsafe { before_16(self, n, after) }
     }
 
     #[inline(always)]
@@ -148,28 +154,6 @@ impl Lanes for __m512 {
         // SAFETY: as in `add_product`.
         unsafe { transpose_16(rows) }
     }
-}
-
-/// The mask of the first `n` of 16 lanes.
-#[inline(always)]
-fn first(n: usize) -> __mmask16 {
-    u16::MAX >> (16 - n as u32)
-}
-
-/// Never inlined: its instructions know only half of the registers, and the compiler would keep
-/// all sums in that half.
-#[inline(never)]
-#[target_feature(enable = "avx512f")]
-fn sums_of_16(registers: &[__m512; 4]) -> [f32; 4] {
-    let [a, b, c, d] = *registers;
-    sums_of_8([halves_added(a), halves_added(b), halves_added(c), halves_added(d)])
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn halves_added(all: __m512) -> __m256 {
-    let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(all)));
-    _mm256_add_ps(_mm512_castps512_ps256(all), high)
 }
 
 impl Lanes for __m256 {
@@ -243,13 +227,13 @@ impl Lanes for __m256 {
     #[inline(always)]
     fn after(self, n: usize, before: Self) -> Self {
         // SAFETY: as in `add_product`.
-        unsafe { if n == 1 { after_8::<12>(before, self) } else { after_8::<8>(before, self) } }
+        unsafe { after_8(self, n, before) }
     }
 
     #[inline(always)]
     fn before(self, n: usize, after: Self) -> Self {
         // SAFETY: as in `add_product`.
-        unsafe { if n == 1 { before_8::<4>(self, after) } else { before_8::<8>(self, after) } }
+        unsafe { before_8(self, n, after) }
     }
 
     #[inline(always)]
@@ -275,24 +259,6 @@ impl Lanes for __m256 {
         // SAFETY: as in `add_product`.
         unsafe { transpose_8(rows) }
     }
-}
-
-/// All ones in the first `n` of 8 lanes.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn first_of_8(n: usize) -> __m256i {
-    _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn sums_of_8([a, b, c, d]: [__m256; 4]) -> [f32; 4] {
-    let quarters = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
-    let sums = _mm_add_ps(_mm256_castps256_ps128(quarters), _mm256_extractf128_ps::<1>(quarters));
-    let mut to = [0.0; 4];
-    // SAFETY: four numbers fit.
-    unsafe { _mm_storeu_ps(to.as_mut_ptr(), sums) };
-    to
 }
 
 /// Thirty-two registers of sixteen numbers.

@@ -14,6 +14,8 @@ use crate::graph::op::Window;
 use crate::kernels::Real;
 use crate::kernels::simd::{Isa, Job, Kernel, Lanes};
 
+const OTHER_SIZE: &str = "a plane has another size";
+
 /// Windows of planes of one size.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::kernels) struct Around {
@@ -79,24 +81,18 @@ impl Around {
         (x, kernel): (&[T], &[T]),
         sums: &mut [T],
     ) {
-        let Self { source: size @ [h, w], target: to_size, .. } = *self;
-        assert!(x.len() == h * w && sums.len() == to_size[0] * to_size[1], "a plane has another size");
+        if self.stride == 1 {
+            // SAFETY: the caller's promise.
+            return unsafe { self.sum_side_by_side::<S, T>((x, kernel), false, sums) };
+        }
+        let Self { source: size, target: to_size, .. } = *self;
+        assert!(x.len() == size[0] * size[1] && sums.len() == to_size[0] * to_size[1], "{OTHER_SIZE}");
+        let (x, sums) = (x.as_ptr(), sums.as_mut_ptr());
         macro_rules! of {
             ($k:literal, $d:literal) => {{
-                let (x, kernel, sums) = (x.as_ptr(), square::<T, $k>(kernel, false), sums.as_mut_ptr());
-                // SAFETY, for all: the caller promises the processor; both planes have their size.
-                if self.stride == 2 {
-                    // SAFETY: as said above.
-                    unsafe {
-                        S::vectorize(HalvedSums::<_, $k, $d> { x, kernel: &kernel, sums, size, to_size })
-                    }
-                } else if w <= S::Register::LANES {
-                    // SAFETY: as said above.
-                    unsafe { S::vectorize(Sums::<_, $k, $d, 1> { x, kernel: &kernel, sums, size }) }
-                } else {
-                    // SAFETY: as said above.
-                    unsafe { S::vectorize(Sums::<_, $k, $d, 2> { x, kernel: &kernel, sums, size }) }
-                }
+                let kernel = &square::<T, $k>(kernel, false);
+                // SAFETY: the caller promises the processor; both planes have their size.
+                unsafe { S::vectorize(HalvedSums::<_, $k, $d> { x, kernel, sums, size, to_size }) }
             }};
         }
         by_shape!(self.shape, of);
@@ -112,23 +108,46 @@ impl Around {
         (dy, kernel): (&[T], &[T]),
         dx: &mut [T],
     ) {
-        let Self { source: size @ [h, w], target: from_size, .. } = *self;
-        assert!(dx.len() == h * w && dy.len() == from_size[0] * from_size[1], "a plane has another size");
+        if self.stride == 1 {
+            // SAFETY: the caller's promise.
+            return unsafe { self.sum_side_by_side::<S, T>((dy, kernel), true, dx) };
+        }
+        let Self { source: size, target: from_size, .. } = *self;
+        assert!(dx.len() == size[0] * size[1] && dy.len() == from_size[0] * from_size[1], "{OTHER_SIZE}");
+        let (dy, dx) = (dy.as_ptr(), dx.as_mut_ptr());
         macro_rules! of {
             ($k:literal, $d:literal) => {{
-                let (dy, sums) = (dy.as_ptr(), dx.as_mut_ptr());
-                if self.stride == 2 {
-                    let kernel = &square::<T, $k>(kernel, false);
-                    // SAFETY, for all: the caller promises the processor; both planes have their size.
-                    unsafe { S::vectorize(Spread::<_, $k, $d> { dy, kernel, dx: sums, size, from_size }) }
-                } else if w <= S::Register::LANES {
-                    let kernel = &square::<T, $k>(kernel, true);
-                    // SAFETY: as said above.
-                    unsafe { S::vectorize(Sums::<_, $k, $d, 1> { x: dy, kernel, sums, size }) }
+                let kernel = &square::<T, $k>(kernel, false);
+                // SAFETY: the caller promises the processor; both planes have their size.
+                unsafe { S::vectorize(Spread::<_, $k, $d> { dy, kernel, dx, size, from_size }) }
+            }};
+        }
+        by_shape!(self.shape, of);
+    }
+
+    /// Fills a plane with the sums over windows a pixel apart, of the kernel turned round if `flipped`.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `S`.
+    unsafe fn sum_side_by_side<S: Isa<Register: Lanes<Element = T>>, T: Real>(
+        &self,
+        (x, kernel): (&[T], &[T]),
+        flipped: bool,
+        sums: &mut [T],
+    ) {
+        let size @ [h, w] = self.source;
+        assert!(x.len() == h * w && sums.len() == h * w, "{OTHER_SIZE}");
+        let (x, sums) = (x.as_ptr(), sums.as_mut_ptr());
+        macro_rules! of {
+            ($k:literal, $d:literal) => {{
+                let kernel = &square::<T, $k>(kernel, flipped);
+                if w <= S::Register::LANES {
+                    // SAFETY: the caller promises the processor; both planes have this size.
+                    unsafe { S::vectorize(Sums::<_, $k, $d, 1> { x, kernel, sums, size }) }
                 } else {
-                    let kernel = &square::<T, $k>(kernel, true);
-                    // SAFETY: as said above.
-                    unsafe { S::vectorize(Sums::<_, $k, $d, 2> { x: dy, kernel, sums, size }) }
+                    // SAFETY: as above.
+                    unsafe { S::vectorize(Sums::<_, $k, $d, 2> { x, kernel, sums, size }) }
                 }
             }};
         }
@@ -145,19 +164,18 @@ impl Around {
         (x, dy): (&[T], &[T]),
         dw: &mut [T],
     ) {
-        let Self { source: size @ [h, w], target: dy_size, .. } = *self;
-        assert!(x.len() == h * w && dy.len() == dy_size[0] * dy_size[1], "a plane has another size");
+        let Self { source: size, target: dy_size, stride, .. } = *self;
+        assert!(x.len() == size[0] * size[1] && dy.len() == dy_size[0] * dy_size[1], "{OTHER_SIZE}");
+        let (x, dy) = (x.as_ptr(), dy.as_ptr());
         macro_rules! of {
             ($k:literal, $d:literal) => {{
-                let mut sums = [[T::zero(); $k]; $k];
-                let (x, dy, to) = (x.as_ptr(), dy.as_ptr(), &mut sums);
-                // SAFETY, for both: the caller promises the processor; both planes have their size.
-                if self.stride == 2 {
-                    // SAFETY: as said above.
-                    unsafe { S::vectorize(HalvedWeights::<_, $k, $d> { x, dy, sums: to, size, dy_size }) };
+                let sums = &mut [[T::zero(); $k]; $k];
+                if stride == 1 {
+                    // SAFETY: the caller promises the processor; both planes have their size.
+                    unsafe { S::vectorize(Weights::<_, $k, $d> { x, dy, sums, size }) };
                 } else {
-                    // SAFETY: as said above.
-                    unsafe { S::vectorize(Weights::<_, $k, $d> { x, dy, sums: to, size }) };
+                    // SAFETY: as above.
+                    unsafe { S::vectorize(HalvedWeights::<_, $k, $d> { x, dy, sums, size, dy_size }) };
                 }
                 dw.iter_mut().zip(sums.as_flattened()).for_each(|(dw, &sum)| *dw += sum);
             }};
@@ -244,6 +262,7 @@ unsafe fn shifted<V: Lanes, const K: usize, const D: usize, const R: usize>(
     // SAFETY: the caller's promise.
     let mut own = unsafe { load::<V>(row, first, w) };
     let mut all = [[own; R]; K];
+    #[allow(clippy::needless_range_loop)] // of all taps
     for r in 0..R {
         // SAFETY: the caller's promise.
         let after = unsafe { load::<V>(row, first + (r + 1) * V::LANES, w) };

@@ -40,7 +40,9 @@ unsafe fn own<V: Lanes>(row: *const V::Element, first: usize, n: usize) -> Own<V
         before = unsafe { V::load(row.wrapping_add(first - V::LANES)) };
     }
     // SAFETY: the caller promises the row.
-    let [own, after] = unsafe { [load(row, first, n), load(row, first + V::LANES, n)] };
+    let own = unsafe { load(row, first, n) };
+    // SAFETY: as above.
+    let after = unsafe { load(row, first + V::LANES, n) };
     Own { before, own, after }
 }
 
@@ -58,9 +60,12 @@ unsafe fn parted<V: Lanes>(row: *const V::Element, first: usize, w: usize) -> [O
         // SAFETY: the caller promises the row, of which this is a whole register.
         before = unsafe { V::load(row.wrapping_add(2 * first - V::LANES)) };
     }
-    let at = |i: usize| 2 * first + i * V::LANES;
-    // SAFETY: the caller promises the row.
-    let [low, high, after] = unsafe { [load::<V>(row, at(0), w), load(row, at(1), w), load(row, at(2), w)] };
+    let mut pixels = [zero; 3];
+    for (i, pixels) in pixels.iter_mut().enumerate() {
+        // SAFETY: the caller promises the row.
+        *pixels = unsafe { load(row, 2 * first + i * V::LANES, w) };
+    }
+    let [low, high, after] = pixels;
     let (before, own, after) = (zero.parted(before), low.parted(high), after.parted(zero));
     [
         Own { before: before[0], own: own[0], after: after[0] },

@@ -2,27 +2,47 @@
 
 use std::arch::x86_64::*;
 
-/// The lanes of both from lane `N` of the first on.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn joined_16<const N: i32>(low: __m512, high: __m512) -> __m512 {
-    _mm512_castsi512_ps(_mm512_alignr_epi32::<N>(_mm512_castps_si512(high), _mm512_castps_si512(low)))
+pub(super) fn after_16(own: __m512, n: usize, before: __m512) -> __m512 {
+    let (own, before) = (_mm512_castps_si512(own), _mm512_castps_si512(before));
+    _mm512_castsi512_ps(match n {
+        1 => _mm512_alignr_epi32::<15>(own, before),
+        _ => _mm512_alignr_epi32::<14>(own, before),
+    })
 }
 
-/// The last lanes of the first from byte `N` of its half on, then those of the second.
 #[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn after_8<const N: i32>(low: __m256, high: __m256) -> __m256 {
-    let middle = _mm256_castps_si256(_mm256_permute2f128_ps::<0x21>(low, high));
-    _mm256_castsi256_ps(_mm256_alignr_epi8::<N>(_mm256_castps_si256(high), middle))
+#[target_feature(enable = "avx512f")]
+pub(super) fn before_16(own: __m512, n: usize, after: __m512) -> __m512 {
+    let (own, after) = (_mm512_castps_si512(own), _mm512_castps_si512(after));
+    _mm512_castsi512_ps(match n {
+        1 => _mm512_alignr_epi32::<1>(after, own),
+        _ => _mm512_alignr_epi32::<2>(after, own),
+    })
 }
 
-/// The lanes of the first from byte `N` on, then those of the second.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn before_8<const N: i32>(low: __m256, high: __m256) -> __m256 {
-    let middle = _mm256_castps_si256(_mm256_permute2f128_ps::<0x21>(low, high));
-    _mm256_castsi256_ps(_mm256_alignr_epi8::<N>(middle, _mm256_castps_si256(low)))
+pub(super) fn after_8(own: __m256, n: usize, before: __m256) -> __m256 {
+    // The second half of what comes before, then the first one of what is moved.
+    let middle = _mm256_castps_si256(_mm256_permute2f128_ps::<0x21>(before, own));
+    let own = _mm256_castps_si256(own);
+    _mm256_castsi256_ps(match n {
+        1 => _mm256_alignr_epi8::<12>(own, middle),
+        _ => _mm256_alignr_epi8::<8>(own, middle),
+    })
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn before_8(own: __m256, n: usize, after: __m256) -> __m256 {
+    let middle = _mm256_castps_si256(_mm256_permute2f128_ps::<0x21>(own, after));
+    let own = _mm256_castps_si256(own);
+    _mm256_castsi256_ps(match n {
+        1 => _mm256_alignr_epi8::<4>(middle, own),
+        _ => _mm256_alignr_epi8::<8>(middle, own),
+    })
 }
 
 #[inline]
