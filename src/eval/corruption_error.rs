@@ -176,15 +176,19 @@ mod tests {
         }
     }
 
-    /// Fog (0.2 + 0.4) / 2 = 0.3, snow 0.5: mean 0.4, not the 0.367 of the three conditions.
-    #[test]
-    fn the_mean_is_over_kinds_of_means_over_severities() {
-        let conditions = [
+    fn fog_and_snow() -> [Condition; 4] {
+        [
             condition("clean", 0, 1),
             condition("fog:1", 2, 2),
             condition("snow:3", 5, 4),
             condition("fog:5", 4, 3),
-        ];
+        ]
+    }
+
+    /// Fog (0.2 + 0.4) / 2 = 0.3, snow 0.5: mean 0.4, not the 0.367 of the three conditions.
+    #[test]
+    fn the_mean_is_over_kinds_of_means_over_severities() {
+        let conditions = fog_and_snow();
         let errors = CorruptionErrors::before(&conditions).unwrap();
         assert_eq!(errors.kinds.iter().map(|one| one.kind).collect::<Vec<_>>(), [Kind::Snow, Kind::Fog]);
         assert!((errors.mean() - 0.4).abs() < 1e-12 && !errors.is_complete);
@@ -195,12 +199,7 @@ mod tests {
     /// 0.3 / 0.5, mean 0.55.
     #[test]
     fn errors_are_divided_kind_by_kind() {
-        let conditions = [
-            condition("clean", 0, 1),
-            condition("fog:1", 2, 2),
-            condition("snow:3", 5, 4),
-            condition("fog:5", 4, 3),
-        ];
+        let conditions = fog_and_snow();
         let [before, after] =
             [CorruptionErrors::before, CorruptionErrors::after].map(|of| of(&conditions).unwrap());
         let normalized = after.normalized(&Reference::network("base", &before));
