@@ -38,7 +38,7 @@ pub fn scratch_bytes(op: &Op, x: &[usize], pass: Pass, threads: usize) -> Result
 }
 
 /// Numbers of scratch that the forward pass of `op` on slices takes, for a first input of shape
-/// `[n, c, h, w]` on `threads` threads; no more for fewer images.
+/// `[n, c, h, w]` on `threads` threads; for fewer images no thread needs more.
 ///
 /// # Errors
 ///

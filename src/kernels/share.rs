@@ -118,8 +118,9 @@ pub(crate) fn share<T: Send, I: Send>(
 /// Gives each of `lists * places` tasks, which are numbered list by list, to a worker, with scratch as in
 /// [`share`].
 ///
-/// A worker begins with the tasks at its own places, list by list: the same share of all places in every
-/// kernel, so that it finds in its cache what it wrote before. Then it takes what others have left.
+/// A worker begins with the tasks at its own places, list by list, the calling thread with the first of them:
+/// on two threads the same share of images in every kernel, so that much of what a task reads is in the cache
+/// of its processor. Then it takes what others have left.
 pub(crate) fn share_places<T: Send>(
     (scratch, n): (&mut [T], usize),
     [lists, places]: [usize; 2],

@@ -6,7 +6,7 @@ use super::{Affine, Statistics};
 use crate::kernels::planes::{wide, wide_channels};
 
 /// `(e, r)`: standardized `x` and the reciprocal deviation, broadcastable.
-fn parts(x: &Tensor, affine: &Affine, at: &Statistics) -> candle_core::Result<(Tensor, Tensor)> {
+pub(super) fn parts(x: &Tensor, affine: &Affine, at: &Statistics) -> candle_core::Result<(Tensor, Tensor)> {
     let r = (wide_channels(&at.var)? + affine.eps)?.sqrt()?.recip()?;
     Ok((wide(x)?.broadcast_sub(&wide_channels(&at.mean)?)?.broadcast_mul(&r)?, r))
 }

@@ -122,7 +122,7 @@ impl Correlation {
     pub(super) fn lens<T: Real>(&self) -> [usize; 3] {
         let (part, width) = (self.part(), T::widths()[1]);
         let [down, across] = &self.axes;
-        // Those of the largest task: more images never take less scratch.
+        // Those of the largest task there can be: a worker never needs less for more images.
         let rows = down.outputs.div_ceil(self.pieces().min(down.outputs).max(1));
         let copy = copy_len([down, across], part, rows);
         [part * self.k * self.k * width, self.together() * rows * across.outputs * width, copy]
@@ -131,7 +131,7 @@ impl Correlation {
     /// Elements of scratch on `threads` threads.
     pub(super) fn scratch_len<T: Real>(&self, threads: usize) -> usize {
         let work = self.images * self.panels(self.panel(T::widths()[1]));
-        let most = (work * self.pieces()).max(TASKS);
+        let most = (work * self.pieces()).max(TASKS.min(work * (self.pixels() / FEW)));
         share::scratch_len(most, self.lens::<T>().iter().sum(), threads)
     }
 

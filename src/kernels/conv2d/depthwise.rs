@@ -1,8 +1,8 @@
 //! Convolution with one input channel for each output: there is no sum over channels.
 //!
-//! A register holds neighbouring *pixels* of a row. The windows that most networks have lie around their
-//! outputs, a pixel apart, and are read from the plane as it is: `around`. For all others a plane is first copied
-//! with the zeros around it; where windows are `stride` pixels apart, the pixels of a row that are `stride`
+//! A register holds neighbouring *pixels* of a row. The windows that most networks have lie around pixels, one or
+//! two apart, and planes are read as they are: `around`. For all others, and gradients of an input that has
+//! several outputs, a plane is first copied with the zeros around it; where windows are `stride` pixels apart, the pixels of a row that are `stride`
 //! apart come to lie side by side, so whatever a tap reads for neighbouring outputs is one run: `tile`. Work is
 //! split by planes.
 
@@ -301,6 +301,28 @@ mod tests {
     /// Whole numbers from -3 to 3: no sum of them is rounded, so every order of adding gives its bits.
     fn whole(n: usize, seed: usize) -> Vec<f32> {
         (0..n).map(|i| ((i + seed) * 2_654_435_761 % 7919 % 7) as f32 - 3.0).collect()
+    }
+
+    /// What stands behind the last gradient of a row is no part of a sum, whatever it is.
+    #[test]
+    fn an_infinite_pixel_stays_where_it_is_read() {
+        let infinite = f32::INFINITY;
+        for (stride, x, dy, want) in [
+            (1, vec![2.0, 3.0, infinite], vec![1.0; 3], [5.0, infinite, infinite]),
+            (2, vec![2.0, 3.0, 4.0, infinite], vec![1.0; 2], [3.0, 6.0, infinite]),
+        ] {
+            let conv = Conv2d { groups: 2, ..Conv2d::same(2, 3, stride) };
+            let sizes = &Sizes::of(&conv, [1, 2, 1, x.len()]).unwrap();
+            let (x, dy) = ([&x[..], &x].concat(), [&dy[..], &dy].concat());
+            for set in (0..simd::SETS).filter(|&set| simd::widths(set).is_some()) {
+                let dw = dw_by(sizes, [&dy, &x], |job| {
+                    // SAFETY: the job demands nothing beside its processor.
+                    unsafe { simd::run(set, job) };
+                });
+                let row = [&[0.0; 3][..], &want, &[0.0; 3]].concat();
+                assert_eq!(dw.unwrap(), [&row[..], &row].concat(), "stride {stride} by set {set}");
+            }
+        }
     }
 
     #[test]

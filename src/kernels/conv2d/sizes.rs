@@ -31,7 +31,11 @@ impl Sizes {
         if conv.groups == 0 || !c.is_multiple_of(conv.groups) || !conv.outputs.is_multiple_of(conv.groups) {
             return Err(problem(format!("{} groups do not divide {c} channels", conv.groups)));
         }
+        if c == 0 || conv.outputs == 0 {
+            return Err(problem(format!("{c} channels in and {} out: there must be some", conv.outputs)));
+        }
         let unfold = Unfold::new(conv.window(), h, width)
+            .filter(|_| h > 0 && width > 0)
             .ok_or_else(|| problem(format!("no window fits into {h} x {width} pixels")))?;
         Ok(Self { conv: *conv, unfold, n, c })
     }

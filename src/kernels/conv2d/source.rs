@@ -69,16 +69,16 @@ impl<S: Isa> Kernel<S::Register> for Copied<'_, S> {
             clamp(0)..clamp(n as isize)
         };
         let (valid_ys, valid) = (inside(&ys, h), inside(&xs, w));
-        let x = (xs.start + valid.start as isize) as usize;
         for (planes, to) in planes.chunks(S::DEPTH * h * w).zip(copy.chunks_exact_mut(ys.len() * row)) {
             let (first, second) = planes.split_at(h * w);
             for (y, to) in to.chunks_exact_mut(row).enumerate() {
-                if !valid_ys.contains(&y) {
+                if !valid_ys.contains(&y) || valid.is_empty() {
                     // SAFETY: the caller promises the processor.
                     unsafe { clear::<S>(to) };
                     continue;
                 }
-                let from = (ys.start + y as isize) as usize * w + x;
+                let x = xs.start + valid.start as isize;
+                let from = ((ys.start + y as isize) * w as isize + x) as usize;
                 let of_row = from..from + valid.len();
                 let from = [&first[of_row.clone()], second.get(of_row).unwrap_or_default()];
                 // SAFETY: the caller promises the processor.

@@ -180,6 +180,24 @@ fn every_set_of_instructions_gives_the_same_sums() {
     }
 }
 
+/// Rows and columns of the padding that are read for themselves.
+#[test]
+fn a_window_wholly_outside_gives_zero() {
+    for (conv, shape) in [
+        (Conv2d { padding: 3, ..Conv2d::valid(2, 1, 10) }, [1, 4, 20, 1]),
+        (Conv2d { dilation: 15, padding: 7, ..Conv2d::valid(2, 2, 3) }, [1, 4, 20, 2]),
+    ] {
+        let rng = &mut Rng::new(4);
+        let (x, w) = (normal(&shape, rng), normal(&conv.weight_shape(4), rng));
+        let sizes = Sizes::new(&conv, &shape, &conv.weight_shape(4)).unwrap();
+        let dy = normal(&sizes.y_shape(), rng);
+        let y = forward(&conv, &x, &w, Epilogue::default()).unwrap();
+        assert_close(&y, &slow::forward(&sizes, &x, &w, Epilogue::default()).unwrap(), CLOSE);
+        assert_close(&dx(&conv, &dy, &w, &shape).unwrap(), &slow::dx(&sizes, &dy, &w).unwrap(), CLOSE);
+        assert_close(&dw(&conv, &dy, &x).unwrap(), &slow::dw(&sizes, &dy, &x).unwrap(), CLOSE);
+    }
+}
+
 /// 2 x 2 ones on 2 x 2 pixels with one pixel of padding: each output counts the pixels that
 /// its window covers.
 #[test]
@@ -201,6 +219,9 @@ fn shapes_that_do_not_fit_are_told() {
     let error = refuse(Conv2d { outputs: 3, ..conv });
     assert_eq!(error, "node `conv2d`: weight [2, 4, 3, 3], expected [3, 4, 3, 3]");
     assert!(dw(&Conv2d { groups: 0, ..conv }, &x, &x).is_err());
+    assert_eq!(refuse(Conv2d::valid(0, 3, 1)), "node `conv2d`: 4 channels in and 0 out: there must be some");
+    let error = Sizes::of(&Conv2d::same(2, 3, 1), [1, 4, 0, 8]).unwrap_err().to_string();
+    assert_eq!(error, "node `conv2d`: no window fits into 0 x 8 pixels");
     let error = refuse(Conv2d { dilation: 2, ..conv });
     assert_eq!(error, "node `conv2d`: no window fits into 3 x 3 pixels");
 }

@@ -49,7 +49,7 @@ pub(crate) struct Run<'a, T> {
 }
 
 impl<'a, T> Run<'a, T> {
-    /// All of them.
+    /// All of them, each with what follows it up to the next.
     pub(crate) fn each(&self) -> impl Iterator<Item = &'a [T]> {
         self.from.chunks(self.stride).take(self.n)
     }

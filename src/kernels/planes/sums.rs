@@ -29,7 +29,7 @@ pub(crate) fn sums<T: Real, const N: usize, const M: usize>(
     xs: [&[T]; N],
     f: impl Fn([T; N]) -> [T; M],
 ) -> [f64; M] {
-    let mut sums = Sums::new();
+    let mut sums = Sums::ZERO;
     sums.add(xs, f);
     sums.end()
 }
@@ -47,7 +47,7 @@ pub(crate) fn channel_sums<T: Real, R: Copy + Default + Send, const N: usize, co
     let least = SERIAL.div_ceil((CHANNELS * images * pixels).max(1));
     all.par_chunks_mut(CHANNELS).with_min_len(least).enumerate().for_each(|(i, to)| {
         widened(|| {
-            let mut sums = [Sums::<T, M>::new(); CHANNELS];
+            let mut sums = [Sums::<M>::ZERO; CHANNELS];
             for image in 0..images {
                 for (j, sums) in (i * CHANNELS..c).zip(&mut sums) {
                     sums.add(xs.map(|x| plane(x, image * c + j, pixels)), |xs| f(j, xs));
@@ -60,27 +60,19 @@ pub(crate) fn channel_sums<T: Real, R: Copy + Default + Send, const N: usize, co
     all
 }
 
-/// Sums of elements in their own precision, and in `f64` of these.
+/// Sums in `f64`, of sums of a few elements in their own precision.
 #[derive(Clone, Copy)]
-struct Sums<T, const M: usize> {
-    totals: [f64; M],
-    lanes: [[T; LANES]; M],
-    /// Elements in the lanes.
-    taken: usize,
-}
+struct Sums<const M: usize>([[f64; LANES]; M]);
 
-impl<T: Real, const M: usize> Sums<T, M> {
-    fn new() -> Self {
-        Self { totals: [0.0; M], lanes: [[T::zero(); LANES]; M], taken: 0 }
-    }
+impl<const M: usize> Sums<M> {
+    const ZERO: Self = Self([[0.0; LANES]; M]);
 
     #[inline(always)]
-    fn add<const N: usize>(&mut self, xs: [&[T]; N], f: impl Fn([T; N]) -> [T; M]) {
+    fn add<T: Real, const N: usize>(&mut self, xs: [&[T]; N], f: impl Fn([T; N]) -> [T; M]) {
         let n = xs.iter().map(|x| x.len()).min().unwrap_or(0);
         for start in (0..n).step_by(PARTIAL) {
-            let end = n.min(start + PARTIAL);
-            let parts = xs.map(|x| x[start..end].as_chunks::<LANES>());
-            let mut lanes = self.lanes;
+            let parts = xs.map(|x| x[start..n.min(start + PARTIAL)].as_chunks::<LANES>());
+            let mut lanes = [[T::zero(); LANES]; M];
             for i in 0..parts[0].0.len() {
                 let rows = parts.map(|(rows, _)| &rows[i]);
                 for l in 0..LANES {
@@ -90,33 +82,23 @@ impl<T: Real, const M: usize> Sums<T, M> {
                     }
                 }
             }
+            for (totals, lanes) in self.0.iter_mut().zip(&lanes) {
+                for (total, lane) in totals.iter_mut().zip(lanes) {
+                    *total += lane.to_f64();
+                }
+            }
             for l in 0..parts[0].1.len() {
                 let terms = f(parts.map(|(_, rest)| rest[l]));
                 for m in 0..M {
-                    lanes[m][l] += terms[m];
+                    self.0[m][l] += terms[m].to_f64();
                 }
             }
-            self.lanes = lanes;
-            self.taken += end - start;
-            if self.taken >= PARTIAL {
-                self.flush();
-            }
         }
     }
 
     #[inline(always)]
-    fn flush(&mut self) {
-        for (total, lanes) in self.totals.iter_mut().zip(&mut self.lanes) {
-            *total += lanes.iter().map(|lane| lane.to_f64()).sum::<f64>();
-            *lanes = [T::zero(); LANES];
-        }
-        self.taken = 0;
-    }
-
-    #[inline(always)]
-    fn end(mut self) -> [f64; M] {
-        self.flush();
-        self.totals
+    fn end(self) -> [f64; M] {
+        self.0.map(|totals| totals.iter().sum())
     }
 }
 

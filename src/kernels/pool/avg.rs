@@ -93,7 +93,7 @@ impl Windows {
         });
     }
 
-    /// Adds the gradient of each window's sum to the pixels of a cleared plane.
+    /// Fills a plane, which was cleared, with the gradients of the windows' sums.
     fn spread<T: Real>(&self, dy: &[T], dx: &mut [T]) {
         if let Some(around) = self.around() {
             return around.spread_ones(dy, dx);

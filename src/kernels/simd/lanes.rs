@@ -132,6 +132,9 @@ pub(crate) trait Lanes: Copy {
     /// `self + other`
     fn add(self, other: Self) -> Self;
 
+    /// The first `n` lanes, then zeros. `n` is at least 1 and at most `LANES`.
+    fn first_only(self, n: usize) -> Self;
+
     /// The lanes of this register, each `n` further on, behind the last `n` of `before`. `n` is 1 or 2.
     fn after(self, n: usize, before: Self) -> Self;
 

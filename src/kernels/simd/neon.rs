@@ -106,6 +106,16 @@ impl Lanes for float32x4_t {
     }
 
     #[inline(always)]
+    fn first_only(self, n: usize) -> Self {
+        let mut numbers = [0.0; 4];
+        // SAFETY: there is place for four.
+        unsafe { self.store(numbers.as_mut_ptr()) };
+        numbers[n..].fill(0.0);
+        // SAFETY: four numbers are four numbers.
+        unsafe { vld1q_f32(numbers.as_ptr()) }
+    }
+
+    #[inline(always)]
     fn after(self, n: usize, before: Self) -> Self {
         match n {
             // SAFETY: every 64-bit Arm processor has NEON.

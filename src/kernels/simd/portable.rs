@@ -74,6 +74,11 @@ impl<T: Element + From<f32> + Mul<Output = T>> Lanes for Four<T> {
     }
 
     #[inline(always)]
+    fn first_only(self, n: usize) -> Self {
+        Self(array::from_fn(|i| if i < n { self.0[i] } else { T::default() }))
+    }
+
+    #[inline(always)]
     fn after(self, n: usize, before: Self) -> Self {
         Self(array::from_fn(|i| if i < n { before.0[4 + i - n] } else { self.0[i - n] }))
     }

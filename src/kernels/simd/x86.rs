@@ -15,7 +15,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use self::mask::{first, first_of_8};
+use self::mask::{first, first_of_8, first_only_8};
 pub(super) use self::pair::{has_pairs, run_pairs};
 use self::shift::{after_8, after_16, before_8, before_16, by_turns_8, by_turns_16, parted_8, parted_16};
 use self::sums::{sums_of_8, sums_of_16};
@@ -117,6 +117,12 @@ impl Lanes for __m512 {
     fn add(self, other: Self) -> Self {
         // SAFETY: as in `add_product`.
         unsafe { _mm512_add_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn first_only(self, n: usize) -> Self {
+        // SAFETY: as in `add_product`.
+        unsafe { _mm512_maskz_mov_ps(first(n), self) }
     }
 
     #[inline(always)]
@@ -222,6 +228,12 @@ impl Lanes for __m256 {
     fn add(self, other: Self) -> Self {
         // SAFETY: as in `add_product`.
         unsafe { _mm256_add_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn first_only(self, n: usize) -> Self {
+        // SAFETY: as in `add_product`.
+        unsafe { first_only_8(self, n) }
     }
 
     #[inline(always)]

@@ -216,6 +216,16 @@ fn square<T: Real, const K: usize>(kernel: &[T], flipped: bool) -> [[T; K]; K] {
     square
 }
 
+/// Clears what taps read for outputs that there are not: times 0 it may be no number.
+#[inline(always)]
+pub(super) fn clear_behind<V: Lanes>(n: usize, taps: &mut [V]) {
+    if n < V::LANES {
+        for tap in taps {
+            *tap = tap.first_only(n);
+        }
+    }
+}
+
 /// The sums over the lanes of each.
 #[inline(always)]
 pub(super) fn lane_sums<V: Lanes, const K: usize>(sums: &[[V; K]; K], to: &mut [[V::Element; K]; K]) {
@@ -352,7 +362,8 @@ impl<V: Lanes, const K: usize, const D: usize> Kernel<V> for Weights<'_, V::Elem
             let n = V::LANES.min(w - first);
             for y in 0..h {
                 // SAFETY: the caller promises the plane.
-                let pixels = unsafe { shifted::<V, K, D, 1>(x.wrapping_add(y * w), first, w) };
+                let mut pixels = unsafe { shifted::<V, K, D, 1>(x.wrapping_add(y * w), first, w) };
+                clear_behind(n, pixels.as_flattened_mut());
                 for (s, sums) in sums.iter_mut().enumerate() {
                     let Some(row) = (y + K / 2 * D).checked_sub(s * D).filter(|&row| row < h) else {
                         continue;

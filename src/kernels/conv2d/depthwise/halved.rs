@@ -3,7 +3,7 @@
 //! The pixels of a row at even places and those at odd ones come apart into registers of their own; each tap
 //! reads one of the two, shifted by a lane at most.
 
-use super::around::{lane_sums, load};
+use super::around::{clear_behind, lane_sums, load};
 use crate::kernels::simd::{Kernel, Lanes};
 
 /// A register of a run of elements, with the one before and the one after it.
@@ -198,7 +198,8 @@ impl<V: Lanes, const K: usize, const D: usize> Kernel<V> for HalvedWeights<'_, V
                 for (s, sums) in sums.iter_mut().enumerate() {
                     let Some(row) = row_of::<K, D>(y, s, h) else { continue };
                     // SAFETY: as above.
-                    let taps = of_taps::<V, K, D>(unsafe { parted(x.wrapping_add(row * w), first, w) });
+                    let mut taps = of_taps::<V, K, D>(unsafe { parted(x.wrapping_add(row * w), first, w) });
+                    clear_behind(V::LANES.min(ow - first), &mut taps);
                     for (sum, &tap) in sums.iter_mut().zip(&taps) {
                         *sum = sum.add_product(tap, dy);
                     }

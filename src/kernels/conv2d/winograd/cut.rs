@@ -68,14 +68,11 @@ impl Winograd {
         self.strips().div_ceil(self.most()).max(least).clamp(1, self.strips().max(1))
     }
 
-    /// Output channels of a task: a panel, or registers of one, two at least, where there are few tasks.
+    /// Output channels of a task: a panel, or half of the only one, two registers, where there are few tasks.
     fn panel(&self, [lanes, widest]: [usize; 2]) -> usize {
         let (panel, tasks) = (self.how.panel(widest), self.how.groups * self.chunks(widest));
-        if panel < self.how.outputs {
-            return panel;
-        }
-        let pieces = TASKS.div_ceil(tasks).min(panel / (2 * lanes)).max(1);
-        panel.div_ceil(pieces).next_multiple_of(lanes).min(panel)
+        let is_cut = panel == self.how.outputs && panel == 4 * lanes && tasks < TASKS;
+        if is_cut { panel / 2 } else { panel }
     }
 
     /// Most strips of a piece.
@@ -105,7 +102,7 @@ impl Winograd {
 
     /// For these [`widths`](crate::kernels::simd::Element::widths).
     pub(super) fn lens(&self, [lanes, widest]: [usize; 2]) -> Lens {
-        // Not those of the largest piece: more images never take less scratch.
+        // Not those of the largest piece: a worker never needs less for more images.
         let tiles = self.strips().min(self.most()) * self.strips.tiles[1];
         let width = self.panel([lanes, widest]).next_multiple_of(lanes);
         Lens {

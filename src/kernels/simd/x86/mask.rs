@@ -14,3 +14,9 @@ pub(super) fn first(n: usize) -> __mmask16 {
 pub(super) fn first_of_8(n: usize) -> __m256i {
     _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 }
+
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn first_only_8(all: __m256, n: usize) -> __m256 {
+    _mm256_and_ps(all, _mm256_castsi256_ps(first_of_8(n)))
+}
