@@ -77,8 +77,8 @@ impl<const M: usize> Sums<M> {
                 let rows = parts.map(|(rows, _)| &rows[i]);
                 for l in 0..LANES {
                     let terms = f(rows.map(|row| row[l]));
-                    for m in 0..M {
-                        lanes[m][l] += terms[m];
+                    for (lanes, term) in lanes.iter_mut().zip(terms) {
+                        lanes[l] += term;
                     }
                 }
             }
@@ -89,8 +89,8 @@ impl<const M: usize> Sums<M> {
             }
             for l in 0..parts[0].1.len() {
                 let terms = f(parts.map(|(_, rest)| rest[l]));
-                for m in 0..M {
-                    self.0[m][l] += terms[m].to_f64();
+                for (totals, term) in self.0.iter_mut().zip(terms) {
+                    totals[l] += term.to_f64();
                 }
             }
         }
