@@ -7,6 +7,7 @@
 //! split by planes.
 
 mod around;
+mod beside;
 mod halved;
 mod plane;
 mod tile;

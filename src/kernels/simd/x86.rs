@@ -4,6 +4,8 @@
 mod mask;
 #[path = "x86/pair.rs"]
 mod pair;
+#[path = "x86/sets.rs"]
+mod sets;
 #[path = "x86/shift.rs"]
 mod shift;
 #[path = "x86/sums.rs"]
@@ -17,10 +19,11 @@ use half::f16;
 
 use self::mask::{first, first_of_8, first_only_8};
 pub(super) use self::pair::{has_pairs, run_pairs};
+use self::sets::{Avx2, Avx512};
 use self::shift::{after_8, after_16, before_8, before_16, by_turns_8, by_turns_16, parted_8, parted_16};
 use self::sums::{sums_of_8, sums_of_16};
 use self::transpose::{transpose_8, transpose_16};
-use super::lanes::{Isa, Job, Kernel, Lanes};
+use super::lanes::{Job, Lanes};
 
 /// Sets of instructions this module has, the fastest first.
 pub(super) const SETS: usize = 2;
@@ -270,39 +273,5 @@ impl Lanes for __m256 {
     fn transpose(rows: &mut [Self]) {
         // SAFETY: as in `add_product`.
         unsafe { transpose_8(rows) }
-    }
-}
-
-/// Thirty-two registers of sixteen numbers.
-struct Avx512;
-
-impl Isa for Avx512 {
-    type Register = __m512;
-    const REGISTERS: usize = 3;
-    const ROWS: usize = 8;
-    const TALL: usize = 16;
-    const PANEL: usize = 4;
-
-    #[target_feature(enable = "avx512f")]
-    unsafe fn vectorize<K: Kernel<__m512>>(kernel: K) {
-        // SAFETY: the caller's promise.
-        unsafe { kernel.run() }
-    }
-}
-
-/// Sixteen registers of eight numbers, with fused multiply-add and half precision.
-struct Avx2;
-
-impl Isa for Avx2 {
-    type Register = __m256;
-    const REGISTERS: usize = 2;
-    const ROWS: usize = 6;
-    const TALL: usize = 8;
-    const PANEL: usize = 2;
-
-    #[target_feature(enable = "avx2,f16c,fma")]
-    unsafe fn vectorize<K: Kernel<__m256>>(kernel: K) {
-        // SAFETY: the caller's promise.
-        unsafe { kernel.run() }
     }
 }

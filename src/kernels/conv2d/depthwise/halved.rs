@@ -3,7 +3,7 @@
 //! The pixels of a row at even places and those at odd ones come apart into registers of their own; each tap
 //! reads one of the two, shifted by a lane at most.
 
-use super::around::{clear_behind, lane_sums, load};
+use super::beside::{clear_behind, lane_sums, load};
 use crate::kernels::simd::{Kernel, Lanes};
 
 /// A register of a run of elements, with the one before and the one after it.
