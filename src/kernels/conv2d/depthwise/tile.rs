@@ -26,24 +26,24 @@ impl Plane {
         for column in (0..columns).step_by(S::Register::LANES) {
             let mut row = 0;
             while row < rows {
-                let tile = Outputs {
-                    x: copy.as_ptr().wrapping_add(row * x_row + column),
-                    x_row,
-                    taps: self.taps(),
-                    kernel: kernel.as_ptr(),
-                    sums: sums.as_mut_ptr().wrapping_add(row * columns + column),
-                    columns,
-                    n: S::Register::LANES.min(columns - column),
-                    adds,
-                };
-                // SAFETY, for all: the caller promises the processor. Rows and columns lie within the sums, what
-                // taps read within the copy or less than a register beyond its last row, and the kernel has
-                // all places, as asserted above.
+                // SAFETY: the caller promises the processor. Rows and columns lie within the sums, what taps read
+                // within the copy or less than a register beyond its last row, and the kernel has all places,
+                // as asserted above.
                 macro_rules! of {
-                    ($rows:expr) => {
+                    ($rows:expr) => {{
+                        let tile = Outputs::<_, { $rows }> {
+                            x: copy.as_ptr().wrapping_add(row * x_row + column),
+                            x_row,
+                            taps: self.taps(),
+                            kernel: kernel.as_ptr(),
+                            sums: sums.as_mut_ptr().wrapping_add(row * columns + column),
+                            columns,
+                            n: S::Register::LANES.min(columns - column),
+                            adds,
+                        };
                         // SAFETY: as said above.
-                        unsafe { S::vectorize(Rows::<_, { $rows }>(tile)) }
-                    };
+                        unsafe { S::vectorize(tile) }
+                    }};
                 }
                 match rows - row {
                     ROWS.. => of!(ROWS),
@@ -98,8 +98,7 @@ impl Plane {
 /// ```text
 /// for taps (offset, place), r, v:  sums[r][v] += x[offset][r][v] * kernel[place]
 /// ```
-#[derive(Clone, Copy)]
-struct Outputs<'a, T> {
+struct Outputs<'a, T, const R: usize> {
     x: *const T,
     /// From what a row of sums reads to what the next one does.
     x_row: usize,
@@ -113,58 +112,32 @@ struct Outputs<'a, T> {
     adds: bool,
 }
 
-impl<T> Outputs<'_, T> {
-    /// What the sums of `R` rows begin with.
-    ///
-    /// # Safety
-    ///
-    /// The processor must know the instructions of `V`, and there be `n` sums in each row.
-    #[inline(always)]
-    unsafe fn begun<V: Lanes<Element = T>, const R: usize>(&self) -> [V; R] {
-        // SAFETY: the caller promises the processor.
-        let mut sums = [unsafe { V::zero() }; R];
-        if self.adds {
-            for (r, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: the caller promises the sums.
-                *sum = unsafe { V::load_part(self.sums.wrapping_add(r * self.columns), self.n) };
-            }
-        }
-        sums
-    }
-
-    /// Writes the sums of `R` rows.
-    ///
-    /// # Safety
-    ///
-    /// As [`begun`](Self::begun).
-    #[inline(always)]
-    unsafe fn end<V: Lanes<Element = T>, const R: usize>(&self, sums: [V; R]) {
-        for (r, sum) in sums.into_iter().enumerate() {
-            // SAFETY: the caller promises the sums.
-            unsafe { sum.store_first(self.sums.wrapping_add(r * self.columns), self.n) };
-        }
-    }
-}
-
-struct Rows<'a, T, const R: usize>(Outputs<'a, T>);
-
-impl<V: Lanes, const R: usize> Kernel<V> for Rows<'_, V::Element, R> {
+impl<V: Lanes, const R: usize> Kernel<V> for Outputs<'_, V::Element, R> {
+    /// What taps read must be whole registers, the kernel readable, and `n` sums in each row writable.
     #[inline(always)]
     unsafe fn run(self) {
-        let tile = self.0;
-        // SAFETY: the caller promises the processor and the sums.
-        let mut sums: [V; R] = unsafe { tile.begun() };
-        for &(offset, place) in tile.taps {
+        let Self { x, x_row, taps, kernel, sums: to, columns, n, adds } = self;
+        // SAFETY: the caller promises the processor.
+        let mut sums = [unsafe { V::zero() }; R];
+        if adds {
+            for (r, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: the caller promises the sums.
+                *sum = unsafe { V::load_part(to.wrapping_add(r * columns), n) };
+            }
+        }
+        for &(offset, place) in taps {
             // SAFETY: the caller promises the kernel.
-            let weight = unsafe { V::splat(tile.kernel.wrapping_add(place)) };
+            let weight = unsafe { V::splat(kernel.wrapping_add(place)) };
             for (r, sum) in sums.iter_mut().enumerate() {
                 // SAFETY: the caller promises whole registers of what is read.
-                let x = unsafe { V::load(tile.x.wrapping_add(offset + r * tile.x_row)) };
+                let x = unsafe { V::load(x.wrapping_add(offset + r * x_row)) };
                 *sum = sum.add_product(x, weight);
             }
         }
-        // SAFETY: the caller promises the sums.
-        unsafe { tile.end(sums) };
+        for (r, sum) in sums.into_iter().enumerate() {
+            // SAFETY: the caller promises the sums.
+            unsafe { sum.store_first(to.wrapping_add(r * columns), n) };
+        }
     }
 }
 
