@@ -13,8 +13,8 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use super::grad::node::reads_input;
-use super::grad::schedule::{Unit, kept_bytes, needed, units};
+use super::grad::schedule::{kept_bytes, needed};
+use super::grad::units::{Reads, Unit};
 use super::grad::{Recompute, Wanted};
 use crate::error::Result;
 use crate::graph::op::elements;
@@ -51,8 +51,9 @@ pub fn cut(graph: &Graph, input: &[usize], wanted: Wanted, depth: Depth) -> Resu
 
 /// For each alternative of each mixture its own units and the term that adds it.
 fn alternatives(graph: &Graph) -> Vec<Range<usize>> {
-    let units = units(graph, true);
-    let readers = readers(graph, &units);
+    let reads = Reads::new(graph);
+    let units = reads.units(graph, true);
+    let readers = readers(graph, (&reads, &units));
     let own = |i: usize, end: usize| {
         let y = units[i].node + 1;
         units[i].term.is_none()
@@ -73,10 +74,10 @@ fn alternatives(graph: &Graph) -> Vec<Range<usize>> {
 }
 
 /// For each value the units that read it going forward.
-fn readers(graph: &Graph, units: &[Unit]) -> Vec<Vec<usize>> {
+fn readers(graph: &Graph, (reads, units): (&Reads, &[Unit])) -> Vec<Vec<usize>> {
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); graph.nodes.len() + 1];
     for (i, unit) in units.iter().enumerate() {
-        unit.inputs(graph).iter().for_each(|&v| readers[v].push(i));
+        reads.forward(graph, *unit).into_iter().for_each(|v| readers[v].push(i));
     }
     readers
 }
@@ -92,16 +93,17 @@ struct Sizes {
 impl Sizes {
     fn new(graph: &Graph, input: &[usize], wanted: Wanted) -> Result<Self> {
         let (shapes, needed) = (graph.shapes(input)?, needed(graph, input, wanted)?);
-        let units = units(graph, true);
+        let reads = Reads::new(graph);
+        let units = reads.units(graph, true);
         let bytes = |v: Value| 4 * elements(&shapes[v]);
         // The last unit that reads each value, forward or backward.
         let mut last: Vec<Option<usize>> = vec![None; shapes.len()];
         let mut backward = vec![false; shapes.len()];
         for (i, unit) in units.iter().enumerate() {
-            let node = &graph.nodes[unit.node];
-            unit.inputs(graph).iter().for_each(|&v| last[v] = Some(i));
-            for (at, &v) in node.inputs.iter().enumerate().filter(|_| needed[unit.node + 1]) {
-                backward[v] |= reads_input(node, at, wanted, &needed);
+            reads.forward(graph, *unit).into_iter().for_each(|v| last[v] = Some(i));
+            if needed[unit.node + 1] {
+                let read = reads.backward(graph, *unit, wanted, &needed);
+                read.into_iter().for_each(|v| backward[v] = true);
             }
         }
         last[graph.output()] = Some(usize::MAX);

@@ -11,9 +11,11 @@
 //! 4. What [`Recompute`] lets go is computed again in the backward pass, to the same bits;
 //!    batch statistics are those of the first time.
 
-pub(crate) mod node;
+mod mixture;
+mod node;
 pub(crate) mod pass;
 pub mod schedule;
+pub mod units;
 
 use candle_core::Tensor;
 
@@ -199,7 +201,7 @@ struct Engine<'a> {
     graph: &'a Graph,
     params: &'a Params,
     wanted: Wanted<'a>,
-    needed: &'a [bool],
+    schedule: &'a Schedule,
     shapes: &'a Vec<Vec<usize>>,
     statistics: Vec<(String, Statistics)>,
     collector: &'a mut dyn Collect,
@@ -212,13 +214,12 @@ impl<'a> Engine<'a> {
         shapes: &'a Vec<Vec<usize>>,
         collector: &'a mut dyn Collect,
     ) -> Self {
-        let needed = &schedule.needed;
-        Self { graph, params, wanted, needed, shapes, statistics: Vec::new(), collector }
+        Self { graph, params, wanted, schedule, shapes, statistics: Vec::new(), collector }
     }
 
     fn at(&self, node: usize) -> Context<'a> {
-        let Self { graph, params, wanted, needed, .. } = *self;
-        Context { node: &graph.nodes[node], params, wanted, needed }
+        let Self { graph, params, wanted, schedule, .. } = *self;
+        Context { graph, at: node, node: &graph.nodes[node], params, wanted, schedule }
     }
 }
 
@@ -234,8 +235,8 @@ impl Machine for Engine<'_> {
         Ok((y, kept))
     }
 
-    fn term(&mut self, (node, i): (usize, usize), sum: Option<Tensor>, x: &Tensor) -> Result<Tensor> {
-        self.at(node).term(i, sum, x)
+    fn term(&mut self, (node, i): (usize, usize), sum: Option<Tensor>, xs: &[&Tensor]) -> Result<Tensor> {
+        self.at(node).term(i, sum, xs)
     }
 
     fn backward(
@@ -253,10 +254,10 @@ impl Machine for Engine<'_> {
     fn term_backward(
         &mut self,
         (node, i): (usize, usize),
-        x: Option<&Tensor>,
+        xs: &[Option<&Tensor>],
         dy: Tensor,
     ) -> Result<Option<Tensor>> {
-        self.at(node).term_backward(i, x, &dy, self.collector)
+        self.at(node).term_backward(i, xs, &dy, self.collector)
     }
 
     fn add(&mut self, a: Tensor, b: Tensor) -> Result<Tensor> {

@@ -14,6 +14,7 @@
 //! Liu et al., "DARTS: Differentiable Architecture Search", 2019 (arXiv:1806.09055), equation 2.
 
 mod fused;
+pub mod gated;
 
 use std::ops::Range;
 
@@ -110,14 +111,22 @@ pub fn add_term(sum: Option<&Tensor>, x: &Tensor, alpha: &Tensor, i: usize) -> R
 /// part_ij = p_i d_i ((i = j) - p_j)
 /// ```
 pub fn dalpha(dy: &Tensor, x: &Tensor, alpha: &Tensor, i: usize) -> Result<Tensor> {
-    let all = choices(alpha, None)?;
-    let p = choice(alpha, i)?;
     check(dy, &[x])?;
-    let d = match p {
-        0.0 => 0.0,
-        _ if is_slow_path(dy) => slow_dot(dy, x).during(MIXING)?,
-        _ => by_dtype!(dy, T => dot::<T>(&slice(dy)?, &slice(x)?)),
-    };
+    let d = if choice(alpha, i)? == 0.0 { 0.0 } else { products(dy, x)? };
+    parts(d, alpha, i)
+}
+
+/// `sum dy x` over all elements.
+fn products(dy: &Tensor, x: &Tensor) -> Result<f64> {
+    if is_slow_path(dy) {
+        return slow_dot(dy, x).during(MIXING);
+    }
+    Ok(by_dtype!(dy, T => dot::<T>(&slice(dy)?, &slice(x)?)))
+}
+
+/// The part that candidate `i` has in the gradient by `alpha`, of its `d_i`.
+fn parts(d: f64, alpha: &Tensor, i: usize) -> Result<Tensor> {
+    let (all, p) = (choices(alpha, None)?, choice(alpha, i)?);
     let parts = all.iter().enumerate().map(|(j, p_j)| p * d * (f64::from(i == j) - p_j));
     place(parts.collect(), alpha).during(MIXING)
 }

@@ -81,17 +81,39 @@ pub enum Pass {
 pub(crate) trait Real: WithDType + simd::Element {
     /// `e^self`
     fn exp(self) -> Self;
+
+    /// A position as bits, in a register beside the number that stands there. It is no number to compute with.
+    fn from_position(position: u32) -> Self;
+
+    /// The position of [`from_position`](Self::from_position).
+    fn position(self) -> u32;
 }
 
 impl Real for f32 {
     fn exp(self) -> Self {
         exp::exp(self)
     }
+
+    fn from_position(position: u32) -> Self {
+        Self::from_bits(position)
+    }
+
+    fn position(self) -> u32 {
+        self.to_bits()
+    }
 }
 
 impl Real for f64 {
     fn exp(self) -> Self {
         self.exp()
+    }
+
+    fn from_position(position: u32) -> Self {
+        Self::from_bits(position.into())
+    }
+
+    fn position(self) -> u32 {
+        self.to_bits() as u32
     }
 }
 

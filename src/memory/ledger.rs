@@ -12,7 +12,7 @@ use std::rc::Rc;
 use super::Use;
 use crate::engine::grad::Wanted;
 use crate::engine::grad::pass::Machine;
-use crate::engine::grad::schedule::kept_bytes;
+use crate::engine::grad::schedule::{Schedule, kept_bytes};
 use crate::error::Result;
 use crate::graph::op::{Activation, Op, Shape, elements};
 use crate::graph::{Graph, Params, Value};
@@ -99,7 +99,7 @@ pub(crate) struct Tally<'a> {
     /// Tensors that are widened when they are read; none when all are there.
     pub(crate) params: Option<&'a Params>,
     pub(crate) wanted: Wanted<'a>,
-    pub(crate) needed: &'a [bool],
+    pub(crate) schedule: &'a Schedule,
     /// For each value its shape, images first.
     pub(crate) shapes: &'a [Shape],
     pub(crate) threads: usize,
@@ -132,7 +132,7 @@ impl Tally<'_> {
 
     /// Whether the gradient by input `i` is computed.
     fn needs(&self, node: usize, i: usize) -> bool {
-        self.graph.nodes[node].inputs.get(i).is_some_and(|&v| self.needed[v])
+        self.schedule.reads.of(node).get(i).is_some_and(|&v| self.schedule.needed[v])
     }
 
     /// Enters the gradients of a node's trained tensors; they are added to those that are there.
@@ -181,7 +181,7 @@ impl Machine for Tally<'_> {
         Ok((y, kept))
     }
 
-    fn term(&mut self, (node, _): (usize, usize), _: Option<Shared>, _: &Shared) -> Result<Shared> {
+    fn term(&mut self, (node, _): (usize, usize), _: Option<Shared>, _: &[&Shared]) -> Result<Shared> {
         Ok(self.value(Use::Values, node + 1))
     }
 
@@ -215,6 +215,14 @@ impl Machine for Tally<'_> {
                 }
                 vec![dx, self.needs(node, 1).then_some(before)]
             }
+            Op::Mix => {
+                let n = of.inputs.len();
+                let mut dxs = vec![None; n];
+                for i in std::iter::once(0).chain((1..n).rev()) {
+                    dxs[i] = self.term_backward((node, i), &[], dy.clone())?;
+                }
+                dxs
+            }
             Op::Mul => (0..2)
                 .map(|i| {
                     let product = self.needs(node, i).then(|| self.value(Use::Gradients, node + 1))?;
@@ -240,11 +248,17 @@ impl Machine for Tally<'_> {
     fn term_backward(
         &mut self,
         (node, i): (usize, usize),
-        _: Option<&Shared>,
+        _: &[Option<&Shared>],
         _: Shared,
     ) -> Result<Option<Shared>> {
+        let gate = self.schedule.reads.gate(self.graph, node, i);
+        let dx = {
+            let _share = gate.map(|gate| self.scratch(gate, Pass::Dx)).transpose()?;
+            self.dx(node, i)
+        };
         self.train(node)?;
-        Ok(self.dx(node, i))
+        gate.map_or(Ok(()), |gate| self.train(gate))?;
+        Ok(dx)
     }
 
     fn add(&mut self, a: Shared, b: Shared) -> Result<Shared> {

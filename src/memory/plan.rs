@@ -231,7 +231,7 @@ impl<'a> Simulated<'a> {
             graph: self.graph,
             params: self.params,
             wanted: self.wanted,
-            needed: &self.schedule.needed,
+            schedule: &self.schedule,
             shapes: &self.shapes,
             threads,
             ledger: ledger.clone(),

@@ -145,7 +145,12 @@ impl Draft<'_> {
             2 => self.push(Op::Mul, &[a, b]),
             3 => {
                 let third = self.branch(a);
-                self.push(Op::Mix, &[a, b, third])
+                // Gates that the mixture applies itself, or not.
+                let [b, third] =
+                    [b, third].map(|z| if self.flip() { self.push(Op::Gate, &[a, z]) } else { z });
+                let reader = self.flip().then_some(third);
+                let mixed = self.push(Op::Mix, &[a, b, third]);
+                reader.map_or(mixed, |third| self.push(Op::Add, &[mixed, third]))
             }
             _ => {
                 let c = self.channels(a);

@@ -1,7 +1,7 @@
 //! What is let go and computed again changes no bit, and is gone in between.
 
 use archrepair::engine::checkpoint::{Depth, cut};
-use archrepair::engine::grad::schedule::units;
+use archrepair::engine::grad::units::units;
 use archrepair::engine::grad::{Gradients, Norms, Recompute, Trace, Wanted, backward, forward_recomputing};
 use archrepair::error::Error;
 use archrepair::rng::Rng;

@@ -2,15 +2,15 @@
 
 use candle_core::Tensor;
 
+use super::schedule::Schedule;
 use super::{Collect, Norms, Wanted};
 use crate::engine::infer::{affine, apply, stored};
 use crate::error::{During, Error, Result};
 use crate::graph::op::{Conv2d, Op};
-use crate::graph::{Node, Params, Value};
+use crate::graph::{Graph, Node, Params};
 use crate::kernels::batch_norm::Statistics;
 use crate::kernels::{
-    activation, batch_norm, concat, conv2d, elementwise, gate, global_pool, instance_norm, linear, mix, pad,
-    pool,
+    activation, batch_norm, concat, conv2d, elementwise, gate, global_pool, instance_norm, linear, pad, pool,
 };
 
 /// What a node keeps besides the values its backward pass reads.
@@ -27,41 +27,29 @@ pub(super) struct Kept {
 /// For each input of a node its value, if it is alive.
 pub(super) type Inputs<'a> = [Option<&'a Tensor>];
 
-/// Whether the backward pass reads input `i`.
-pub(crate) fn reads_input(node: &Node, i: usize, wanted: Wanted, needed: &[bool]) -> bool {
-    let trains = |suffix| (wanted.trained)(&node.param(suffix));
-    let needs = |i: usize| node.inputs.get(i).is_some_and(|&v: &Value| needed[v]);
-    match &node.op {
-        Op::BatchNorm { .. } => wanted.norms == Norms::Batch || trains("weight") || trains("bias"),
-        Op::Conv2d(_) | Op::Linear { .. } => i == 0 && trains("weight"),
-        Op::Gate => trains("gate"),
-        Op::GlobalStdPool { .. } | Op::InstanceNorm { .. } => true,
-        Op::Mix => trains("alpha"),
-        Op::Mul => needs(1 - i),
-        _ => false,
-    }
-}
-
 /// A node in its pass.
 pub(super) struct Context<'a> {
+    pub(super) graph: &'a Graph,
+    /// Index of the node.
+    pub(super) at: usize,
     pub(super) node: &'a Node,
     pub(super) params: &'a Params,
     pub(super) wanted: Wanted<'a>,
-    pub(super) needed: &'a [bool],
+    pub(super) schedule: &'a Schedule,
 }
 
 impl Context<'_> {
-    fn trains(&self, suffix: &str) -> bool {
+    pub(super) fn trains(&self, suffix: &str) -> bool {
         (self.wanted.trained)(&self.node.param(suffix))
     }
 
-    fn tensor(&self, suffix: &str) -> Result<Tensor> {
+    pub(super) fn tensor(&self, suffix: &str) -> Result<Tensor> {
         self.params.get(&self.node.param(suffix))
     }
 
     /// Whether the gradient by input `i` of the node is computed.
     fn needs(&self, i: usize) -> bool {
-        self.node.inputs.get(i).is_some_and(|&v: &Value| self.needed[v])
+        self.schedule.reads.of(self.at).get(i).is_some_and(|&v| self.schedule.needed[v])
     }
 
     /// The output, and what is kept if there is a backward pass.
@@ -78,6 +66,7 @@ impl Context<'_> {
                 kept.argmax = Some(argmax);
                 y
             }
+            Op::Mix => self.mixed(xs)?,
             _ => apply(self.node, self.params, xs)?,
         };
         if backward {
@@ -214,36 +203,8 @@ impl Context<'_> {
         })
     }
 
-    /// Terms are taken in the order in which a streamed mixture takes them.
-    fn mix(&self, xs: &Inputs, dy: &Tensor, collector: &mut dyn Collect) -> Result<Vec<Option<Tensor>>> {
-        let n = self.node.inputs.len();
-        let mut dxs = vec![None; n];
-        for i in std::iter::once(0).chain((1..n).rev()) {
-            dxs[i] = self.term_backward(i, xs[i], dy, collector)?;
-        }
-        Ok(dxs)
-    }
-
-    /// The gradient by input `i` of a mixture, and its part of the gradient by the choices.
-    pub(super) fn term_backward(
-        &self,
-        i: usize,
-        x: Option<&Tensor>,
-        dy: &Tensor,
-        collector: &mut dyn Collect,
-    ) -> Result<Option<Tensor>> {
-        let alpha = &self.tensor("alpha")?;
-        self.train("alpha", collector, || mix::dalpha(dy, x.ok_or_else(|| self.lost())?, alpha, i))?;
-        self.wanted_dx(i, || mix::dx(dy, alpha, i))
-    }
-
-    /// The sum of a mixture with its term `i`.
-    pub(super) fn term(&self, i: usize, sum: Option<Tensor>, x: &Tensor) -> Result<Tensor> {
-        mix::add_term(sum.as_ref(), x, &self.tensor("alpha")?, i)
-    }
-
     /// Gives away the gradient of a tensor if it is trained.
-    fn train(
+    pub(super) fn train(
         &self,
         suffix: &str,
         collector: &mut dyn Collect,
@@ -252,11 +213,11 @@ impl Context<'_> {
         if self.trains(suffix) { collector.collect(&self.node.param(suffix), d()?) } else { Ok(()) }
     }
 
-    fn wanted_dx(&self, i: usize, dx: impl FnOnce() -> Result<Tensor>) -> Result<Option<Tensor>> {
+    pub(super) fn wanted_dx(&self, i: usize, dx: impl FnOnce() -> Result<Tensor>) -> Result<Option<Tensor>> {
         self.needs(i).then(dx).transpose()
     }
 
-    fn input<'a>(&self, xs: &Inputs<'a>, i: usize) -> Result<&'a Tensor> {
+    pub(super) fn input<'a>(&self, xs: &Inputs<'a>, i: usize) -> Result<&'a Tensor> {
         xs.get(i).copied().flatten().ok_or_else(|| self.lost())
     }
 

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::schedule::{Action, Schedule, Step};
+use super::schedule::{Action, Schedule};
+use super::units::Unit;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, INPUT, Value};
 
@@ -17,9 +18,14 @@ pub(crate) trait Machine {
     fn forward(&mut self, node: usize, xs: &[&Self::Value], keep: bool) -> Result<(Self::Value, Self::Kept)>;
 
     /// `sum`, if there is one, and term `i` of a mixture.
-    fn term(&mut self, at: (usize, usize), sum: Option<Self::Value>, x: &Self::Value) -> Result<Self::Value>;
+    fn term(
+        &mut self,
+        at: (usize, usize),
+        sum: Option<Self::Value>,
+        xs: &[&Self::Value],
+    ) -> Result<Self::Value>;
 
-    /// The gradients by the inputs of a node, in order.
+    /// The gradients by the values that a node reads, in order.
     fn backward(
         &mut self,
         node: usize,
@@ -32,7 +38,7 @@ pub(crate) trait Machine {
     fn term_backward(
         &mut self,
         at: (usize, usize),
-        x: Option<&Self::Value>,
+        xs: &[Option<&Self::Value>],
         dy: Self::Value,
     ) -> Result<Option<Self::Value>>;
 
@@ -102,25 +108,26 @@ impl<V: Clone, K: Default> Pass<V, K> {
         M: Machine<Value = V, Kept = K>,
     {
         for step in &schedule.steps[steps] {
+            let reads = schedule.reads.forward(graph, step.unit);
             match step.action {
-                Action::Forward { keep } => self.step_forward(graph, step, keep, machine)?,
-                Action::Backward { last } => self.step_backward(graph, step, last, machine)?,
+                Action::Forward { keep } => self.step_forward((step.unit, &reads), keep, machine)?,
+                Action::Backward { last } => self.step_backward((step.unit, &reads), last, machine)?,
             }
             step.drops.iter().for_each(|&v| self.values[v] = None);
         }
         Ok(())
     }
 
-    fn step_forward<M>(&mut self, graph: &Graph, step: &Step, keep: bool, machine: &mut M) -> Result<()>
+    fn step_forward<M>(&mut self, (unit, reads): (Unit, &[Value]), keep: bool, machine: &mut M) -> Result<()>
     where
         M: Machine<Value = V, Kept = K>,
     {
-        let (unit, y) = (step.unit, step.unit.node + 1);
+        let y = unit.node + 1;
         let sum = if unit.adds() { self.values[y].take() } else { None };
-        let xs = unit.inputs(graph).iter().map(|&v| self.values[v].as_ref().ok_or_else(|| lost("value")));
+        let xs = reads.iter().map(|&v| self.values[v].as_ref().ok_or_else(|| lost("value")));
         let xs = xs.collect::<Result<Vec<_>>>()?;
         let value = match unit.term {
-            Some(i) => machine.term((unit.node, i), sum, xs[0])?,
+            Some(i) => machine.term((unit.node, i), sum, &xs)?,
             None => {
                 let (value, kept) = machine.forward(unit.node, &xs, keep)?;
                 self.kept[unit.node] = kept;
@@ -131,20 +138,22 @@ impl<V: Clone, K: Default> Pass<V, K> {
         Ok(())
     }
 
-    fn step_backward<M>(&mut self, graph: &Graph, step: &Step, last: bool, machine: &mut M) -> Result<()>
+    fn step_backward<M>(&mut self, (unit, reads): (Unit, &[Value]), last: bool, machine: &mut M) -> Result<()>
     where
         M: Machine<Value = V, Kept = K>,
     {
-        let (unit, y) = (step.unit, step.unit.node + 1);
+        let y = unit.node + 1;
         let dy = if last { self.grads[y].take() } else { self.grads[y].clone() };
         let Some(dy) = dy else { return Ok(()) };
-        let inputs = unit.inputs(graph);
-        let xs: Vec<Option<&V>> = inputs.iter().map(|&v| self.values[v].as_ref()).collect();
-        let dxs = match unit.term {
-            Some(i) => vec![machine.term_backward((unit.node, i), xs[0], dy)?],
-            None => machine.backward(unit.node, std::mem::take(&mut self.kept[unit.node]), &xs, dy)?,
+        let xs: Vec<Option<&V>> = reads.iter().map(|&v| self.values[v].as_ref()).collect();
+        let (by, dxs) = match unit.term {
+            Some(i) => (&reads[reads.len() - 1..], vec![machine.term_backward((unit.node, i), &xs, dy)?]),
+            None => {
+                let kept = std::mem::take(&mut self.kept[unit.node]);
+                (reads, machine.backward(unit.node, kept, &xs, dy)?)
+            }
         };
-        for (&v, dx) in inputs.iter().zip(dxs) {
+        for (&v, dx) in by.iter().zip(dxs) {
             self.accumulate(v, dx, machine)?;
         }
         Ok(())

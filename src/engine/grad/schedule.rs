@@ -12,11 +12,11 @@ use std::ops::Range;
 
 use candle_core::DType;
 
-use super::node::reads_input;
+use super::units::{Reads, Unit};
 use super::{Norms, Wanted};
 use crate::error::Result;
 use crate::graph::op::Op;
-use crate::graph::{Graph, INPUT, Value};
+use crate::graph::{Graph, Value};
 use crate::kernels::activation;
 
 /// What is let go in the forward pass and computed again in the backward pass.
@@ -31,29 +31,6 @@ pub struct Recompute {
 impl Recompute {
     /// Everything is kept.
     pub const NOTHING: Self = Self { streamed: false, segments: Vec::new() };
-}
-
-/// What runs as one: a node, or one term of a streamed mixture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unit {
-    /// Index of the node.
-    pub node: usize,
-    /// Which input of a mixture; `None` for a whole node.
-    pub term: Option<usize>,
-}
-
-impl Unit {
-    /// The values that this unit reads going forward, without a mixture's sum so far.
-    #[must_use]
-    pub fn inputs<'a>(&self, graph: &'a Graph) -> &'a [Value] {
-        let inputs = &graph.nodes[self.node].inputs;
-        self.term.map_or(inputs, |i| &inputs[i..=i])
-    }
-
-    /// Whether this adds to a sum that is there already.
-    pub(crate) fn adds(&self) -> bool {
-        self.term.is_some_and(|i| i > 0)
-    }
 }
 
 /// What a step does with its unit.
@@ -82,30 +59,10 @@ pub(crate) struct Schedule {
     pub(crate) turn: usize,
     /// For each value whether its gradient is computed.
     pub(crate) needed: Vec<bool>,
+    /// What its units read.
+    pub(crate) reads: Reads,
     /// Whether the backward pass reads the output.
     pub(crate) reads_output: bool,
-}
-
-/// The units of `graph` in the order in which they run.
-#[must_use]
-pub fn units(graph: &Graph, streamed: bool) -> Vec<Unit> {
-    let mut behind: Vec<Vec<Unit>> = vec![Vec::new(); graph.nodes.len() + 1];
-    for (node, mix) in graph.nodes.iter().enumerate().filter(|(_, node)| streamed && node.op == Op::Mix) {
-        let mut at = INPUT;
-        for (i, &v) in mix.inputs.iter().enumerate() {
-            // A term stands behind its value and behind the term before it.
-            at = at.max(v);
-            behind[at].push(Unit { node, term: Some(i) });
-        }
-    }
-    let mut units = behind[INPUT].clone();
-    for (node, of) in graph.nodes.iter().enumerate() {
-        if !streamed || of.op != Op::Mix {
-            units.push(Unit { node, term: None });
-        }
-        units.extend(&behind[node + 1]);
-    }
-    units
 }
 
 impl Schedule {
@@ -115,8 +72,9 @@ impl Schedule {
     ///
     /// [`crate::Error::Graph`] when the graph is not sound or segments do not fit it.
     pub(crate) fn new(graph: &Graph, input: &[usize], wanted: Wanted, recompute: &Recompute) -> Result<Self> {
-        let planner = Planner { graph, wanted, needed: needed(graph, input, wanted)? };
-        let units = units(graph, recompute.streamed);
+        let (needed, reads) = (needed(graph, input, wanted)?, Reads::new(graph));
+        let units = reads.units(graph, recompute.streamed);
+        let planner = Planner { graph, wanted, needed, reads };
         let mut steps: Vec<Step> = Vec::new();
         let mut inside = vec![false; units.len()];
         let mut end = 0;
@@ -141,7 +99,8 @@ impl Schedule {
             planner.backward(units[i], &mut steps);
         }
         let reads_output = planner.set_drops(&mut steps, turn);
-        Ok(Self { steps, turn, needed: planner.needed, reads_output })
+        let Planner { needed, reads, .. } = planner;
+        Ok(Self { steps, turn, needed, reads, reads_output })
     }
 }
 
@@ -153,6 +112,7 @@ struct Planner<'a> {
     graph: &'a Graph,
     wanted: Wanted<'a>,
     needed: Vec<bool>,
+    reads: Reads,
 }
 
 impl Planner<'_> {
@@ -181,19 +141,15 @@ impl Planner<'_> {
         }
     }
 
-    /// The values that a unit reads going backward.
-    fn reads_backward(&self, unit: &Unit) -> Vec<Value> {
-        let node = &self.graph.nodes[unit.node];
-        let read = |&i: &usize| reads_input(node, i, self.wanted, &self.needed);
-        let inputs = unit.term.map_or(0..node.inputs.len(), |i| i..i + 1);
-        inputs.filter(read).map(|i| node.inputs[i]).collect()
+    fn reads_backward(&self, unit: Unit) -> Vec<Value> {
+        self.reads.backward(self.graph, unit, self.wanted, &self.needed)
     }
 
     /// The forward steps of a segment that its backward steps depend on.
     fn again(&self, units: &[Unit]) -> Vec<Step> {
         let mut wanted = vec![false; self.graph.nodes.len() + 1];
         for unit in units.iter().filter(|unit| self.is_needed(unit)) {
-            self.reads_backward(unit).into_iter().for_each(|v| wanted[v] = true);
+            self.reads_backward(*unit).into_iter().for_each(|v| wanted[v] = true);
         }
         // A sum that began before the segment cannot be taken again: it is kept.
         let begun = |unit: &Unit| unit.adds() && !units.contains(&Unit { term: Some(0), ..*unit });
@@ -204,7 +160,7 @@ impl Planner<'_> {
                 continue;
             }
             wanted[unit.node + 1] = wanted[unit.node + 1] && unit.adds();
-            unit.inputs(self.graph).iter().for_each(|&v| wanted[v] = true);
+            self.reads.forward(self.graph, *unit).into_iter().for_each(|v| wanted[v] = true);
             steps.push(step(*unit, Action::Forward { keep }));
         }
         steps.reverse();
@@ -233,7 +189,7 @@ impl Planner<'_> {
             }
             match steps[i].action {
                 Action::Backward { .. } => {
-                    self.reads_backward(&unit).into_iter().for_each(|v| read(v, &mut alive));
+                    self.reads_backward(unit).into_iter().for_each(|v| read(v, &mut alive));
                 }
                 Action::Forward { .. } => {
                     if !alive[y] {
@@ -243,7 +199,7 @@ impl Planner<'_> {
                     if unit.adds() {
                         alive[y] = true;
                     }
-                    unit.inputs(self.graph).iter().for_each(|&v| read(v, &mut alive));
+                    self.reads.forward(self.graph, unit).into_iter().for_each(|v| read(v, &mut alive));
                 }
             }
             steps[i].drops = drops;

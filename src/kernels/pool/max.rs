@@ -1,15 +1,14 @@
 //! The greatest value of each window.
 
-use std::ops::Range;
-
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use super::greatest::Frame;
 use super::{Axis, POOLING, Windows, max_scratch_len};
 use crate::error::{During, Result};
 use crate::graph::op::Pool;
 use crate::kernels::planes::{mismatch, wide};
-use crate::kernels::share::{self, zeros};
+use crate::kernels::share::{self, Scratch, zeros};
 use crate::kernels::simd::widened;
 use crate::kernels::{Real, by_dtype, is_slow_path, slice, tensor};
 
@@ -48,14 +47,11 @@ pub(crate) fn max_into<T: Real>(windows: &Windows, x: &[T], (y, scratch): (&mut 
     let tasks = tasks(windows, y.len() / outputs);
     let planes = planes_of_task(windows);
     let work = y.chunks_mut(planes * outputs).zip(x.chunks(planes * pixels));
-    share::share((scratch, windows.w.pixels), (tasks, work), |line, (y, x)| {
-        widened(|| {
-            for (y, x) in y.chunks_mut(outputs).zip(x.chunks(pixels)) {
-                for (row, y) in y.chunks_mut(windows.w.count()).enumerate() {
-                    greatest_row(windows, row, x, (y, line));
-                }
-            }
-        });
+    let frame = Frame::new(windows);
+    share::share((scratch, frame.scratch()), (tasks, work), |scratch, (y, x)| {
+        let mut lines = frame.lines(scratch);
+        let planes = y.chunks_mut(outputs).zip(x.chunks(pixels));
+        widened(|| planes.for_each(|(y, x)| frame.greatest(x, (y, &mut []), &mut lines)));
     });
 }
 
@@ -81,149 +77,44 @@ pub fn max_dx(dy: &Tensor, argmax: &Tensor, x_shape: &[usize]) -> Result<Tensor>
     let pixels = x_shape[2..].iter().product::<usize>().max(1);
     by_dtype!(dy, T => {
         let (dy, at) = (slice::<T>(dy)?, slice::<u32>(argmax)?);
-        if at.iter().any(|&at| at as usize >= pixels) {
+        let mut dx = zeros::<T>(POOLING, x_shape.iter().product())?;
+        let planes = dx.par_chunks_mut(pixels).zip(dy.par_chunks(outputs)).zip(at.par_chunks(outputs));
+        let are_within = planes.with_min_len(TASK.div_ceil(pixels)).all(|((dx, dy), at)| {
+            let is_within = widened(|| at.iter().fold(true, |all, &at| all & ((at as usize) < pixels)));
+            if is_within {
+                at.iter().zip(dy).for_each(|(&at, &dy)| dx[at as usize] += dy);
+            }
+            is_within
+        });
+        if !are_within {
             let problem = format!("positions beyond the {pixels} pixels of a plane");
             return Err(candle_core::Error::Msg(problem)).during(POOLING);
         }
-        let mut dx = zeros::<T>(POOLING, x_shape.iter().product())?;
-        let planes = dx.par_chunks_mut(pixels).zip(dy.par_chunks(outputs)).zip(at.par_chunks(outputs));
-        planes.for_each(|((dx, dy), at)| {
-            for (&dy, &at) in dy.iter().zip(at) {
-                dx[at as usize] += dy;
-            }
-        });
         tensor(dx, x_shape)
     })
 }
 
 fn fast_max<T: Real>(windows: &Windows, x: &Tensor) -> Result<(Tensor, Tensor)> {
     let (elements, shape) = (slice::<T>(x)?, windows.shape(x));
+    let (outputs, pixels, planes) = (windows.outputs(), windows.pixels(), planes_of_task(windows));
     let mut y = zeros::<T>(POOLING, shape.iter().product())?;
     let mut at = zeros(POOLING, y.len())?;
-    let planes = y.par_chunks_mut(windows.outputs()).zip(at.par_chunks_mut(windows.outputs()));
-    let planes = planes.zip(elements.par_chunks(windows.pixels()));
-    planes.for_each_init(
-        || Lines::new(&windows.w),
-        |lines, ((y, at), x)| {
-            widened(|| {
-                let rows = y.chunks_mut(windows.w.count()).zip(at.chunks_mut(windows.w.count()));
-                for (row, (y, at)) in rows.enumerate() {
-                    lines.down(x, windows.h.window(row), windows.w.padding);
-                    lines.across(windows.k);
-                    let starts = (0..windows.w.count()).map(|i| i * windows.w.stride);
-                    for ((y, at), start) in y.iter_mut().zip(at).zip(starts) {
-                        (*y, *at) = (lines.best[0].values[start], lines.best[0].at[start]);
-                    }
-                }
-            });
-        },
-    );
+    let (frame, tasks) = (Frame::new(windows), tasks(windows, y.len() / outputs));
+    let threads = rayon::current_num_threads();
+    let mut scratch = Scratch::new(POOLING, max_scratch_len(windows, y.len() / outputs, threads))?;
+    let each = y.chunks_mut(planes * outputs).zip(at.chunks_mut(planes * outputs));
+    let work = each.zip(elements.chunks(planes * pixels));
+    share::share((scratch.numbers(), frame.scratch()), (tasks, work), |scratch, ((y, at), x)| {
+        let mut lines = frame.lines(scratch);
+        let planes = y.chunks_mut(outputs).zip(at.chunks_mut(outputs)).zip(x.chunks(pixels));
+        widened(|| planes.for_each(|(of, x)| frame.greatest(x, of, &mut lines)));
+    });
     Ok((tensor(y, &shape)?, tensor(at, &shape)?))
 }
 
-/// Values and their positions in a plane.
-#[derive(Clone)]
-struct Line<T> {
-    values: Vec<T>,
-    at: Vec<u32>,
-}
-
-/// One row of windows on its way to the greatest values.
-///
-/// Plainly: for every window, a loop over its rows and columns that remembers the best. Which
-/// value wins cannot be predicted, so the branches of that loop cost more than its work. Here
-/// all columns go down the rows together, then all possible windows across the columns
-/// together (also those that the stride skips): loops without branches, in vector registers.
-/// Each step writes to a second line: stores in place would be made conditional again.
-struct Lines<T> {
-    /// The greatest of each column; padded columns hold -inf at a position after all others.
-    columns: [Line<T>; 2],
-    /// The greatest of the window that begins at each column.
-    best: [Line<T>; 2],
-}
-
-impl<T: Real> Lines<T> {
-    fn new(axis: &Axis) -> Self {
-        let lines = |n: usize| {
-            let line = Line { values: vec![T::from_f64(f64::NEG_INFINITY); n], at: vec![u32::MAX; n] };
-            [line.clone(), line]
-        };
-        let reach = (axis.count() - 1) * axis.stride + 1;
-        Self { columns: lines(axis.pixels + 2 * axis.padding), best: lines(reach) }
-    }
-
-    /// Goes down these rows of a plane.
-    #[inline]
-    fn down(&mut self, x: &[T], rows: Range<usize>, padding: usize) {
-        let within = padding..self.columns[0].values.len() - padding;
-        let w = within.len();
-        self.columns[0].values[within.clone()].copy_from_slice(&x[rows.start * w..][..w]);
-        self.columns[0].at[within.clone()].fill((rows.start * w) as u32);
-        for row in rows.skip(1) {
-            let begin = (row * w) as u32;
-            let [from, to] = &mut self.columns;
-            let from = from.values[within.clone()].iter().zip(&from.at[within.clone()]);
-            let to = to.values[within.clone()].iter_mut().zip(&mut to.at[within.clone()]);
-            for (((&best, &at), (to, to_at)), &x) in from.zip(to).zip(&x[row * w..][..w]) {
-                let wins = beats(x, best);
-                *to = if wins { x } else { best };
-                *to_at = if wins { begin } else { at };
-            }
-            self.columns.swap(0, 1);
-        }
-        let columns = self.columns[0].at[within].iter_mut().zip(0..w as u32);
-        columns.for_each(|(at, column)| *at += column);
-    }
-
-    /// Goes across `k` columns. Of equals the one at the lowest position wins.
-    #[inline]
-    fn across(&mut self, k: usize) {
-        let columns = &self.columns[0];
-        let n = self.best[0].values.len();
-        self.best[0].values.copy_from_slice(&columns.values[..n]);
-        self.best[0].at.copy_from_slice(&columns.at[..n]);
-        for tap in 1..k {
-            let [from, to] = &mut self.best;
-            let from = from.values.iter().zip(&from.at);
-            let to = to.values.iter_mut().zip(&mut to.at);
-            let rivals = columns.values[tap..][..n].iter().zip(&columns.at[tap..][..n]);
-            for (((&best, &at), (to, to_at)), (&x, &position)) in from.zip(to).zip(rivals) {
-                let wins = beats(x, best) | (!beats(best, x) & (position < at));
-                *to = if wins { x } else { best };
-                *to_at = if wins { position } else { at };
-            }
-            self.best.swap(0, 1);
-        }
-    }
-}
-
-/// Whether `x` comes before `best`: greater, or the first that is not a number.
-#[allow(clippy::eq_op)] // A number equals itself, NaN does not.
-fn beats<T: Real>(x: T, best: T) -> bool {
-    (x > best) | ((x != x) & (best == best))
-}
-
-/// One row of windows: `y` gets the greatest values, by way of those down each column.
-#[inline(always)]
-fn greatest_row<T: Real>(windows: &Windows, row: usize, x: &[T], (y, line): (&mut [T], &mut [T])) {
-    let w = line.len();
-    let rows = windows.h.window(row);
-    line.copy_from_slice(&x[rows.start * w..][..w]);
-    for row in rows.skip(1) {
-        for (best, &x) in line.iter_mut().zip(&x[row * w..][..w]) {
-            *best = if beats(x, *best) { x } else { *best };
-        }
-    }
-    for (y, Range { start, end }) in y.iter_mut().zip(windows.w.windows()) {
-        let greatest = |best, x: &T| if beats(*x, best) { *x } else { best };
-        *y = line[start + 1..end].iter().fold(line[start], greatest);
-    }
-}
-
-/// Bytes of the lines that a thread keeps, in `f32`.
-pub(super) fn line_bytes(w: &Axis) -> usize {
-    let reach = (w.count() - 1) * w.stride + 1;
-    2 * (w.pixels + 2 * w.padding + reach) * (size_of::<f32>() + size_of::<u32>())
+/// Numbers of scratch of a worker.
+pub(super) fn worker_len(windows: &Windows) -> usize {
+    Frame::new(windows).scratch()
 }
 
 impl Axis {

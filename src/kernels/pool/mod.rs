@@ -8,6 +8,9 @@
 //! gathered by index, and means as products with two small matrices, one an axis.
 
 mod avg;
+#[allow(unsafe_code)] // vector instructions
+mod compare;
+mod greatest;
 mod max;
 
 use std::ops::Range;
@@ -45,7 +48,7 @@ struct Axis {
 
 /// Most bytes that a pass in `f32` on the CPU allocates beside its results, for `x` of shape
 /// `[n, c, h, w]` on `threads` threads: a number for each window of a plane, and for each thread as many
-/// again, or for maxima with their positions a few rows.
+/// again, or for maxima a few lines of windows and their positions.
 ///
 /// # Errors
 ///
@@ -54,7 +57,7 @@ pub fn scratch_bytes(pool: &Pool, x_shape: &[usize], threads: usize) -> Result<u
     let [h, w] = [2, 3].map(|i| x_shape.get(i).copied().unwrap_or(0));
     let windows = Windows::sized(pool, [h, w])?;
     let plane = avg_scratch_len(&windows) * size_of::<f32>();
-    Ok(plane + threads * plane.max(max::line_bytes(&windows.w)))
+    Ok(plane + threads * plane.max(max::worker_len(&windows) * size_of::<f32>()))
 }
 
 /// Elements of scratch that [`avg_into`] takes.
@@ -64,7 +67,7 @@ pub(crate) fn avg_scratch_len(windows: &Windows) -> usize {
 
 /// Elements of scratch that [`max_into`] takes for `planes` planes on `threads` threads.
 pub(crate) fn max_scratch_len(windows: &Windows, planes: usize, threads: usize) -> usize {
-    share::scratch_len(max::tasks(windows, planes), windows.w.pixels, threads)
+    share::scratch_len(max::tasks(windows, planes), max::worker_len(windows), threads)
 }
 
 impl Windows {

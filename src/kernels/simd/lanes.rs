@@ -135,6 +135,10 @@ pub(crate) trait Lanes: Copy {
     /// The first `n` lanes, then zeros. `n` is at least 1 and at most `LANES`.
     fn first_only(self, n: usize) -> Self;
 
+    /// Lane by lane the greater number of two registers, and what stands beside it in a second one of each. The
+    /// first of equals; what is not a number is greater than every number.
+    fn greater(first: [Self; 2], second: [Self; 2]) -> [Self; 2];
+
     /// The lanes of this register, each `n` further on, behind the last `n` of `before`. `n` is 1 or 2.
     fn after(self, n: usize, before: Self) -> Self;
 

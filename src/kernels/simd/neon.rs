@@ -116,6 +116,16 @@ impl Lanes for float32x4_t {
     }
 
     #[inline(always)]
+    fn greater([best, of_best]: [Self; 2], [x, of_x]: [Self; 2]) -> [Self; 2] {
+        // SAFETY: every 64-bit Arm processor has NEON.
+        let (is_no_more, is_number) = unsafe { (vcleq_f32(x, best), vceqq_f32(best, best)) };
+        // SAFETY: as above.
+        let wins = unsafe { vbicq_u32(is_number, is_no_more) };
+        // SAFETY: as above.
+        [(x, best), (of_x, of_best)].map(|(x, best)| unsafe { vbslq_f32(wins, x, best) })
+    }
+
+    #[inline(always)]
     fn after(self, n: usize, before: Self) -> Self {
         match n {
             // SAFETY: every 64-bit Arm processor has NEON.

@@ -12,7 +12,7 @@ use super::lanes::{Element, Isa, Kernel, Lanes};
 #[derive(Clone, Copy)]
 pub(crate) struct Four<T>([T; 4]);
 
-impl<T: Element + From<f32> + Mul<Output = T>> Lanes for Four<T> {
+impl<T: Element + From<f32> + Mul<Output = T> + PartialOrd> Lanes for Four<T> {
     type Element = T;
     const LANES: usize = 4;
     const IS_MASKED: bool = false;
@@ -79,6 +79,15 @@ impl<T: Element + From<f32> + Mul<Output = T>> Lanes for Four<T> {
     }
 
     #[inline(always)]
+    fn greater([best, of_best]: [Self; 2], [x, of_x]: [Self; 2]) -> [Self; 2] {
+        let is_number = |x: &T| x.partial_cmp(x).is_some();
+        let wins: [bool; 4] =
+            array::from_fn(|i| x.0[i] > best.0[i] || (!is_number(&x.0[i]) && is_number(&best.0[i])));
+        [(x, best), (of_x, of_best)]
+            .map(|(x, best)| Self(array::from_fn(|i| if wins[i] { x.0[i] } else { best.0[i] })))
+    }
+
+    #[inline(always)]
     fn after(self, n: usize, before: Self) -> Self {
         Self(array::from_fn(|i| if i < n { before.0[4 + i - n] } else { self.0[i - n] }))
     }
@@ -119,7 +128,7 @@ impl<T: Element + From<f32> + Mul<Output = T>> Lanes for Four<T> {
 /// Whatever the compiler may assume of every processor.
 pub(crate) struct Portable<T>(PhantomData<T>);
 
-impl<T: Element + From<f32> + Mul<Output = T>> Isa for Portable<T> {
+impl<T: Element + From<f32> + Mul<Output = T> + PartialOrd> Isa for Portable<T> {
     type Register = Four<T>;
     const REGISTERS: usize = 2;
     const ROWS: usize = 4;

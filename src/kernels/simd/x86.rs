@@ -17,7 +17,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use self::mask::{first, first_of_8, first_only_8};
+use self::mask::{first, first_of_8, first_only_8, greater_8, greater_16};
 pub(super) use self::pair::{has_pairs, run_pairs};
 use self::sets::{Avx2, Avx512};
 use self::shift::{after_8, after_16, before_8, before_16, by_turns_8, by_turns_16, parted_8, parted_16};
@@ -129,6 +129,12 @@ impl Lanes for __m512 {
     }
 
     #[inline(always)]
+    fn greater(first: [Self; 2], second: [Self; 2]) -> [Self; 2] {
+        // SAFETY: as in `add_product`.
+        unsafe { greater_16(first, second) }
+    }
+
+    #[inline(always)]
     fn after(self, n: usize, before: Self) -> Self {
         // SAFETY: as in `add_product`.
         unsafe { after_16(self, n, before) }
@@ -237,6 +243,12 @@ impl Lanes for __m256 {
     fn first_only(self, n: usize) -> Self {
         // SAFETY: as in `add_product`.
         unsafe { first_only_8(self, n) }
+    }
+
+    #[inline(always)]
+    fn greater(first: [Self; 2], second: [Self; 2]) -> [Self; 2] {
+        // SAFETY: as in `add_product`.
+        unsafe { greater_8(first, second) }
     }
 
     #[inline(always)]
