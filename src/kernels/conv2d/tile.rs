@@ -54,7 +54,7 @@ pub(super) fn most(registers: usize) -> usize {
 }
 
 /// The sizes a tile may have.
-const SIZES: [usize; 8] = [12, 8, 6, 5, 4, 3, 2, 1];
+const SIZES: [usize; 9] = [12, 8, 7, 6, 5, 4, 3, 2, 1];
 
 /// `0..n` cut into tiles of nearly the same size: `(start, size)`.
 pub(super) fn tiles(n: usize, registers: usize) -> impl Iterator<Item = (usize, usize)> {
@@ -117,8 +117,8 @@ impl<S: Isa, const P: usize, const V: usize, const DENSE: bool> Kernel<S::Regist
             x_channel = x_channel.wrapping_offset(tile.x_strides[0]);
             w_channel = w_channel.wrapping_add(tile.w_strides[0]);
         }
-        for (p, sums) in sums.into_iter().enumerate() {
-            for (v, sum) in sums.into_iter().enumerate() {
+        for (p, sums) in sums.iter().enumerate() {
+            for (v, &sum) in sums.iter().enumerate() {
                 // SAFETY: the caller promises the sums.
                 unsafe { sum.store(tile.sums.wrapping_add(p * tile.width + v * lanes)) };
             }
@@ -162,8 +162,8 @@ impl<R: Lanes, const Q: usize, const V: usize, const DENSE: bool> Kernel<R>
             }
             rows = rows.map(|x| x.wrapping_add(tile.x_strides[0]));
         }
-        for (q, sums) in sums.into_iter().enumerate() {
-            for (v, sum) in sums.into_iter().enumerate() {
+        for (q, sums) in sums.iter().enumerate() {
+            for (v, &sum) in sums.iter().enumerate() {
                 let to = tile.sums.wrapping_add(q * tile.width + v * R::LANES);
                 // SAFETY: the caller promises the sums.
                 let before = unsafe { R::load(to) };
@@ -182,6 +182,8 @@ macro_rules! by_size {
             (12, _) => $of!(12, 2),
             (8, 1) => $of!(8, 1),
             (8, _) => $of!(8, 2),
+            (7, 1) => $of!(7, 1),
+            (7, _) => $of!(7, 2),
             (6, 1) => $of!(6, 1),
             (6, 2) => $of!(6, 2),
             (6, 3) => $of!(6, 3),
