@@ -40,7 +40,8 @@ pub enum Depth {
 /// [`crate::Error::Graph`] when the graph is not sound.
 pub fn cut(graph: &Graph, input: &[usize], wanted: Wanted, depth: Depth) -> Result<Recompute> {
     match depth {
-        Depth::Nothing => Ok(Recompute::NOTHING),
+        // What an alternative gives is added up, and its gradient used, while it is in the caches.
+        Depth::Nothing => Ok(Recompute { streamed: true, segments: Vec::new() }),
         Depth::Mixtures => Ok(Recompute { streamed: true, segments: alternatives(graph) }),
         Depth::Segments => {
             let sizes = Sizes::new(graph, input, wanted)?;

@@ -20,7 +20,7 @@ pub mod units;
 use candle_core::Tensor;
 
 use self::node::{Context, Kept};
-use self::pass::{Machine, Pass};
+use self::pass::{Machine, Pass, Shared};
 pub use self::schedule::Recompute;
 use self::schedule::Schedule;
 use crate::error::{Error, Result};
@@ -260,7 +260,10 @@ impl Machine for Engine<'_> {
         self.at(node).term_backward(i, xs, &dy, self.collector)
     }
 
-    fn add(&mut self, a: Tensor, b: Tensor) -> Result<Tensor> {
-        elementwise::add(&a, &b)
+    fn add(&mut self, (sum, shared): (Tensor, Shared), x: Tensor) -> Result<Tensor> {
+        match shared {
+            Shared::Maybe => elementwise::add(&sum, &x),
+            Shared::No => elementwise::add_to(sum, &x),
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use super::Use;
 use crate::engine::grad::Wanted;
-use crate::engine::grad::pass::Machine;
+use crate::engine::grad::pass::{Machine, Shared};
 use crate::engine::grad::schedule::{Schedule, kept_bytes};
 use crate::error::Result;
 use crate::graph::op::{Activation, Op, Shape, elements};
@@ -56,11 +56,11 @@ pub(crate) struct Block {
 }
 
 /// A shared entry, as a tensor's storage is shared by its clones.
-pub(crate) type Shared = Rc<Block>;
+pub(crate) type Entry = Rc<Block>;
 
 impl Ledger {
     /// Enters a tensor of `bytes`.
-    pub(crate) fn enter(&self, of: Use, bytes: usize) -> Shared {
+    pub(crate) fn enter(&self, of: Use, bytes: usize) -> Entry {
         let bytes = bytes + BOOKKEEPING;
         let mut sums = self.0.borrow_mut();
         *sums.now.entry(of).or_default() += bytes;
@@ -105,18 +105,18 @@ pub(crate) struct Tally<'a> {
     pub(crate) threads: usize,
     pub(crate) ledger: Ledger,
     /// Gradients of trained tensors, by name.
-    pub(crate) grads: BTreeMap<String, Shared>,
+    pub(crate) grads: BTreeMap<String, Entry>,
     /// What becomes of them.
     pub(crate) fate: Fate,
 }
 
 impl Tally<'_> {
-    fn value(&self, of: Use, v: Value) -> Shared {
+    fn value(&self, of: Use, v: Value) -> Entry {
         self.ledger.enter(of, 4 * elements(&self.shapes[v]))
     }
 
     /// The tensors of a node that only exist while it runs.
-    fn widened(&self, node: usize) -> Shared {
+    fn widened(&self, node: usize) -> Entry {
         let Some(params) = self.params else { return self.ledger.enter(Use::Weights, 0) };
         let node = &self.graph.nodes[node];
         let inputs: Vec<Shape> = node.inputs.iter().map(|&v| self.shapes[v][1..].to_vec()).collect();
@@ -124,7 +124,7 @@ impl Tally<'_> {
         self.ledger.enter(Use::Weights, bytes)
     }
 
-    fn scratch(&self, node: usize, pass: Pass) -> Result<Shared> {
+    fn scratch(&self, node: usize, pass: Pass) -> Result<Entry> {
         let op = &self.graph.nodes[node].op;
         let x = &self.shapes[self.graph.nodes[node].inputs[0]];
         Ok(self.ledger.enter(Use::Scratch, scratch_bytes(op, x, pass, self.threads)?))
@@ -155,17 +155,17 @@ impl Tally<'_> {
         Ok(())
     }
 
-    fn dx(&self, node: usize, i: usize) -> Option<Shared> {
+    fn dx(&self, node: usize, i: usize) -> Option<Entry> {
         self.needs(node, i).then(|| self.value(Use::Gradients, self.graph.nodes[node].inputs[i]))
     }
 }
 
 impl Machine for Tally<'_> {
-    type Value = Shared;
+    type Value = Entry;
     /// What is kept, and for some activations a value besides.
-    type Kept = Vec<Shared>;
+    type Kept = Vec<Entry>;
 
-    fn forward(&mut self, node: usize, xs: &[&Shared], keep: bool) -> Result<(Shared, Vec<Shared>)> {
+    fn forward(&mut self, node: usize, xs: &[&Entry], keep: bool) -> Result<(Entry, Vec<Entry>)> {
         let op = &self.graph.nodes[node].op;
         if matches!(op, Op::Flatten | Op::Identity) {
             return Ok((xs[0].clone(), Vec::new()));
@@ -181,17 +181,17 @@ impl Machine for Tally<'_> {
         Ok((y, kept))
     }
 
-    fn term(&mut self, (node, _): (usize, usize), _: Option<Shared>, _: &[&Shared]) -> Result<Shared> {
+    fn term(&mut self, (node, _): (usize, usize), _: Option<Entry>, _: &[&Entry]) -> Result<Entry> {
         Ok(self.value(Use::Values, node + 1))
     }
 
     fn backward(
         &mut self,
         node: usize,
-        _: Vec<Shared>,
-        _: &[Option<&Shared>],
-        dy: Shared,
-    ) -> Result<Vec<Option<Shared>>> {
+        _: Vec<Entry>,
+        _: &[Option<&Entry>],
+        dy: Entry,
+    ) -> Result<Vec<Option<Entry>>> {
         let of = &self.graph.nodes[node];
         let shares = |i: usize| self.shapes[of.inputs[i]] == self.shapes[node + 1];
         let dxs = match &of.op {
@@ -248,9 +248,9 @@ impl Machine for Tally<'_> {
     fn term_backward(
         &mut self,
         (node, i): (usize, usize),
-        _: &[Option<&Shared>],
-        _: Shared,
-    ) -> Result<Option<Shared>> {
+        _: &[Option<&Entry>],
+        _: Entry,
+    ) -> Result<Option<Entry>> {
         let gate = self.schedule.reads.gate(self.graph, node, i);
         let dx = {
             let _share = gate.map(|gate| self.scratch(gate, Pass::Dx)).transpose()?;
@@ -261,8 +261,10 @@ impl Machine for Tally<'_> {
         Ok(dx)
     }
 
-    fn add(&mut self, a: Shared, b: Shared) -> Result<Shared> {
-        let sum = self.ledger.enter(Use::Gradients, a.bytes.max(b.bytes));
-        Ok(sum)
+    fn add(&mut self, (sum, shared): (Entry, Shared), x: Entry) -> Result<Entry> {
+        Ok(match shared {
+            Shared::Maybe => self.ledger.enter(Use::Gradients, sum.bytes.max(x.bytes)),
+            Shared::No => sum,
+        })
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Use;
 pub use super::ledger::Fate;
-use super::ledger::{BOOKKEEPING, Bytes, Ledger, Shared, Tally};
+use super::ledger::{BOOKKEEPING, Bytes, Entry, Ledger, Tally};
 use crate::engine::grad::pass::Pass;
 use crate::engine::grad::schedule::Schedule;
 use crate::engine::grad::{Norms, Recompute, Wanted};
@@ -134,7 +134,7 @@ impl Step<'_> {
     }
 
     /// A gradient for each trained tensor.
-    fn sums(&self, ledger: &Ledger) -> Result<BTreeMap<String, Shared>> {
+    fn sums(&self, ledger: &Ledger) -> Result<BTreeMap<String, Entry>> {
         let named = self.graph.params(self.input)?.into_iter();
         let trained = named.filter(|named| self.trained.contains(&named.name));
         Ok(trained.map(|p| (p.name, ledger.enter(Use::Gradients, 4 * elements(&p.param.shape)))).collect())

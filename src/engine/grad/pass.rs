@@ -42,8 +42,17 @@ pub(crate) trait Machine {
         dy: Self::Value,
     ) -> Result<Option<Self::Value>>;
 
-    /// The sum of two gradients.
-    fn add(&mut self, a: Self::Value, b: Self::Value) -> Result<Self::Value>;
+    /// The sum of two gradients: a new value, or in the place of the first if nobody else has it.
+    fn add(&mut self, sum: (Self::Value, Shared), x: Self::Value) -> Result<Self::Value>;
+}
+
+/// Whether others may have a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shared {
+    /// It may be the gradient of other values, too.
+    Maybe,
+    /// It is a sum that was made for one value.
+    No,
 }
 
 /// A pass on its way: what is alive.
@@ -54,17 +63,17 @@ pub(crate) struct Pass<V, K> {
     /// For each node.
     pub(crate) kept: Vec<K>,
     /// For each value its gradient so far.
-    grads: Vec<Option<V>>,
+    grads: Vec<Option<(V, Shared)>>,
 }
 
 impl<V: Clone, K: Default> Pass<V, K> {
     /// A pass over `x`, before its first step.
     pub(crate) fn new(graph: &Graph, x: V) -> Self {
-        let empty = || (0..=graph.nodes.len()).map(|_| None).collect::<Vec<Option<V>>>();
+        let n = graph.nodes.len();
         let mut pass = Self {
-            values: empty(),
-            kept: std::iter::repeat_with(K::default).take(graph.nodes.len()).collect(),
-            grads: empty(),
+            values: (0..=n).map(|_| None).collect(),
+            kept: std::iter::repeat_with(K::default).take(n).collect(),
+            grads: (0..=n).map(|_| None).collect(),
         };
         pass.values[INPUT] = Some(x);
         pass
@@ -92,9 +101,9 @@ impl<V: Clone, K: Default> Pass<V, K> {
     where
         M: Machine<Value = V, Kept = K>,
     {
-        self.grads[graph.output()] = Some(dy);
+        self.grads[graph.output()] = Some((dy, Shared::Maybe));
         self.run(graph, schedule, schedule.turn..schedule.steps.len(), machine)?;
-        Ok(self.grads[INPUT].take())
+        Ok(self.grads[INPUT].take().map(|(dx, _)| dx))
     }
 
     fn run<M>(
@@ -144,7 +153,7 @@ impl<V: Clone, K: Default> Pass<V, K> {
     {
         let y = unit.node + 1;
         let dy = if last { self.grads[y].take() } else { self.grads[y].clone() };
-        let Some(dy) = dy else { return Ok(()) };
+        let Some((dy, _)) = dy else { return Ok(()) };
         let xs: Vec<Option<&V>> = reads.iter().map(|&v| self.values[v].as_ref()).collect();
         let (by, dxs) = match unit.term {
             Some(i) => (&reads[reads.len() - 1..], vec![machine.term_backward((unit.node, i), &xs, dy)?]),
@@ -165,8 +174,8 @@ impl<V: Clone, K: Default> Pass<V, K> {
     {
         let Some(dx) = dx else { return Ok(()) };
         self.grads[v] = Some(match self.grads[v].take() {
-            Some(sum) => machine.add(sum, dx)?,
-            None => dx,
+            Some(sum) => (machine.add(sum, dx)?, Shared::No),
+            None => (dx, Shared::Maybe),
         });
         Ok(())
     }
