@@ -152,11 +152,11 @@ impl<T: Real> Work<'_, T, Correlation> {
         }
         for (row, sums) in task.rows.clone().zip(sums.chunks_exact(across.outputs * width)) {
             let start = (down.to_start + row * down.to_step) * self.how.target[1] + across.to_start;
-            for (i, at) in (0..task.outputs.len()).map(|i| (i, (first + i) * plane + start)) {
-                let to = self.target.at(at);
-                for (q, &sum) in sums[i..].iter().step_by(width).enumerate() {
+            for (q, sums) in sums.chunks_exact(width).enumerate() {
+                let to = self.target.at(first * plane + start + q * across.to_step);
+                for (i, &sum) in sums.iter().enumerate().take(task.outputs.len()) {
                     // SAFETY: positions of the task, all within the target, which no other task has.
-                    unsafe { *to.wrapping_add(q * across.to_step) = sum };
+                    unsafe { *to.wrapping_add(i * plane) = sum };
                 }
             }
         }

@@ -81,12 +81,11 @@ impl<S: Isa> Kernel<S::Register> for Copied<'_, S> {
                 let from = ((ys.start + y as isize) * w as isize + x) as usize;
                 let of_row = from..from + valid.len();
                 let from = [&first[of_row.clone()], second.get(of_row).unwrap_or_default()];
+                let (left, to) = to.split_at_mut(valid.start);
                 // SAFETY: the caller promises the processor.
-                unsafe { clear::<S>(&mut to[..valid.start]) };
+                unsafe { clear::<S>(left) };
                 // SAFETY: as above.
-                unsafe { Join::<S> { from, to: &mut to[valid.clone()] }.run() };
-                // SAFETY: as above.
-                unsafe { clear::<S>(&mut to[valid.end..]) };
+                unsafe { Join::<S> { from, to }.run() };
             }
         }
     }
@@ -124,7 +123,7 @@ pub(super) unsafe fn joined<S: Isa>(
     }
 }
 
-/// Makes two rows of numbers one of operands; the second may be missing.
+/// Makes two rows of numbers one of operands, with zeros behind; the second may be missing.
 struct Join<'a, S: Isa> {
     from: [&'a [Num<S>]; 2],
     to: &'a mut [Num<S>],
@@ -136,11 +135,11 @@ impl<S: Isa> Kernel<S::Register> for Join<'_, S> {
         let ([first, second], lanes) = (self.from, S::Register::LANES);
         for start in (0..self.to.len()).step_by(lanes) {
             let n = lanes.min(self.to.len() - start);
-            let load = |row: &[Num<S>]| match row.get(start..start + n) {
+            let load = |row: &[Num<S>]| match row.get(start..) {
                 // SAFETY: the caller promises the processor; there are as many numbers.
-                Some(from) => unsafe { S::Register::load_first(from.as_ptr(), n) },
+                Some(from @ [_, ..]) => unsafe { S::Register::load_first(from.as_ptr(), n.min(from.len())) },
                 // SAFETY: the caller promises the processor.
-                None => unsafe { S::Register::zero() },
+                _ => unsafe { S::Register::zero() },
             };
             // SAFETY: the caller promises the processor.
             let operand = unsafe { S::operand([load(first), load(second)]) };
