@@ -4,7 +4,8 @@
 //! each alternative is taken out of the trained mixture in turn, and what that does to the
 //! validation loss is its worth. A position keeps its worthiest alternative if its worth is
 //! above zero, else what was deployed; where the result would grow too much, or could not be trained in
-//! the memory of the search, the least worthy give way. What is kept keeps its share of the mixture in its gate: nothing else changes.
+//! the memory of the search, the least worthy give way. What is kept keeps its share of the mixture in its
+//! gate: nothing else changes.
 
 use serde::Serialize;
 
@@ -120,11 +121,9 @@ impl HeldBack {
     pub fn measure(site: &Site, part: &Part, validation: Sets) -> Result<Self> {
         let lowered = site.lowered(&part.graph, &part.params)?;
         let ask = |samples: &Samples| samples.evaluate(site, &lowered);
-        Ok(Self {
-            failures: ask(validation.failures)?,
-            surrogates: ask(validation.surrogates.unwrap_or(validation.failures))?,
-            replay: ask(validation.replay)?,
-        })
+        let failures = ask(validation.failures)?;
+        let surrogates = validation.surrogates.map_or_else(|| Ok(failures.clone()), ask)?;
+        Ok(Self { failures, surrogates, replay: ask(validation.replay)? })
     }
 
     /// One figure: half is the loss on replay, the other half that on failures and surrogates.
