@@ -14,9 +14,9 @@
 //! often than there, and come out some times less exact.
 //!
 //! A *strip* is a row of tiles. Dilated windows are plain ones of the pixels that are as far apart. A task is
-//! a panel of output channels, or a half of one, and some strips; it goes through the input channels a part at a time, as in `correlate`: windows and strips of the part are
-//! transformed, a register of channels at a time, and 36 small matrix products are added up. How
-//! work is cut follows from shapes and instructions, so results do not depend on threads.
+//! a panel of output channels, or a half of one, and some strips; it goes through the input channels a part at
+//! a time, as in `correlate`: windows and strips of the part are transformed, a register of channels at a time,
+//! and 36 small matrix products are added up. How work is cut follows from shapes and instructions, so results do not depend on threads.
 
 mod cut;
 #[allow(unsafe_code)] // addresses of tiles
