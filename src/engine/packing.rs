@@ -15,10 +15,10 @@ use crate::graph::op::{Conv2d, Op, elements};
 use crate::graph::weight::{Packed, PackedNumbers, Weight, multiply};
 use crate::kernels::conv2d::{self, Sizes};
 
-/// Numbers of a weight that are widened once, rather than in every pass: a MiB of `f32`. Weights of many
-/// pixels have few numbers, and are read many times in a pass. So are single taps, which have the fewest
-/// products for each number.
-const FEW: usize = 1 << 18;
+/// Numbers of a weight from which on they are widened in every pass, rather than once: a MiB of `f32`. For a
+/// single image large weights come from memory each time, and half as many bytes come sooner. Weights of many
+/// pixels have few numbers, and are read many times in a pass.
+const LARGE: usize = 1 << 18;
 
 /// Whether this processor multiplies [`Precision::Bf16`] by instructions of its own: AVX-512's or Arm's.
 #[must_use]
@@ -64,7 +64,7 @@ fn in_order_of(conv: &Conv2d, weight: &Weight, precision: Precision) -> Result<O
     }
     let shape = weight.shape().to_vec();
     let sizes = &sizes(conv, &shape)?;
-    let halves = weight.halves().filter(|(halves, _)| halves.len() > FEW && conv.k > 1);
+    let halves = weight.halves().filter(|(halves, _)| halves.len() >= LARGE);
     let numbers = match (precision, halves) {
         (Precision::Bf16, _) => {
             conv2d::pairs(sizes, &weight.floats()?)?.map(Arc::new).map(PackedNumbers::Pairs)
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn large_weights_in_half_precision_give_the_bits_of_mapped_ones() {
         let conv = Conv2d::same(160, 3, 1);
-        let c = FEW.div_ceil(9 * 160) + 1;
+        let c = LARGE.div_ceil(9 * 160) + 1;
         let rng = &mut Rng::new(2);
         let mut graph = Graph::default();
         graph.push("conv", Op::Conv2d(conv), &[INPUT]);
