@@ -25,6 +25,10 @@ use crate::kernels::matmul::pack::{self, Columns, Run};
 use crate::kernels::share::share_places;
 use crate::kernels::simd::{Isa, Job, Lanes};
 
+/// Channels that are written together where pixels lie apart: sums of a pixel are read side by side, and planes
+/// may compete for the same places of a cache.
+const CLOSE: usize = 4;
+
 impl<T: Real> Job<T> for Sums<'_, T, Correlation> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
         let how = self.how;
@@ -152,11 +156,14 @@ impl<T: Real> Work<'_, T, Correlation> {
         }
         for (row, sums) in task.rows.clone().zip(sums.chunks_exact(across.outputs * width)) {
             let start = (down.to_start + row * down.to_step) * self.how.target[1] + across.to_start;
-            for (q, sums) in sums.chunks_exact(width).enumerate() {
-                let to = self.target.at(first * plane + start + q * across.to_step);
-                for (i, &sum) in sums.iter().enumerate().take(task.outputs.len()) {
-                    // SAFETY: positions of the task, all within the target, which no other task has.
-                    unsafe { *to.wrapping_add(i * plane) = sum };
+            for close in (0..task.outputs.len()).step_by(CLOSE) {
+                let of = close..task.outputs.len().min(close + CLOSE);
+                for (q, sums) in sums.chunks_exact(width).enumerate() {
+                    let to = self.target.at((first + close) * plane + start + q * across.to_step);
+                    for (i, &sum) in sums[of.clone()].iter().enumerate() {
+                        // SAFETY: positions of the task, all within the target, which no other task has.
+                        unsafe { *to.wrapping_add(i * plane) = sum };
+                    }
                 }
             }
         }
