@@ -88,7 +88,11 @@ impl<'a> Frame<'a> {
                 self.fill_positions(start, lines.frame.at);
                 lines.start = Some(start);
             }
-            self.compare(lines);
+            if at.is_empty() {
+                self.compare::<T, false>(lines)
+            } else {
+                self.compare::<T, true>(lines)
+            }
             for row in rows {
                 let from = (row - start) * h.stride * self.pitch;
                 let of_row = row * w.count()..(row + 1) * w.count();
@@ -119,34 +123,38 @@ impl<'a> Frame<'a> {
     #[inline(always)]
     fn fill_positions<T: Real>(&self, start: usize, at: &mut [T]) {
         let Windows { h, w, .. } = self.windows;
-        let next = |i: usize, padding: usize, pixels: usize| i.saturating_sub(padding).min(pixels - 1);
+        let next = |row: usize| row.saturating_sub(h.padding).min(h.pixels - 1);
         for (row, at) in at.chunks_mut(self.pitch).enumerate() {
-            let row = next(start * h.stride + row, h.padding, h.pixels) * w.pixels;
-            for (column, at) in at.iter_mut().enumerate() {
-                *at = T::from_position((row + next(column, w.padding, w.pixels)) as u32);
-            }
+            let first = (next(start * h.stride + row) * w.pixels) as u32;
+            let (before, at) = at.split_at_mut(w.padding.min(at.len()));
+            let (inside, behind) = at.split_at_mut(w.pixels.min(at.len()));
+            before.fill(T::from_position(first));
+            inside.iter_mut().zip(first..).for_each(|(at, position)| *at = T::from_position(position));
+            behind.fill(T::from_position(first + w.pixels as u32 - 1));
         }
     }
 
-    /// Finds the greatest of each window.
+    /// Finds the greatest of each window, and with `AT` where it stands.
     #[inline(always)]
-    fn compare<T: Real>(&self, Lines { frame, across, down, .. }: &mut Lines<T>) {
-        across.start_with(frame);
+    fn compare<T: Real, const AT: bool>(&self, Lines { frame, across, down, .. }: &mut Lines<T>) {
+        across.start_with::<AT>(frame);
         for tap in 1..self.windows.k {
-            bring_greater(across.first(self.len), [&frame.values[tap..], &frame.at[tap..]]);
+            bring_greater::<T, AT>(across.first(self.len), [&frame.values[tap..], &frame.at[tap..]]);
         }
-        down.start_with(across);
+        down.start_with::<AT>(across);
         for begin in (1..self.windows.k).map(|tap| tap * self.pitch) {
-            bring_greater(down.first(self.down), [&across.values[begin..], &across.at[begin..]]);
+            bring_greater::<T, AT>(down.first(self.down), [&across.values[begin..], &across.at[begin..]]);
         }
     }
 }
 
 impl<T: Real> Line<'_, T> {
-    fn start_with(&mut self, other: &Self) {
+    fn start_with<const AT: bool>(&mut self, other: &Self) {
         let n = self.values.len();
         self.values.copy_from_slice(&other.values[..n]);
-        self.at.copy_from_slice(&other.at[..n]);
+        if AT {
+            self.at.copy_from_slice(&other.at[..n]);
+        }
     }
 
     /// The first `n` values and positions.
