@@ -49,7 +49,6 @@ fn fast<T: Real>(xs: &[&Tensor], gates: &[Option<&Tensor>], p: &[f64]) -> Result
         let x = &plane(&slices[0], i, pixels)[at.clone()];
         for ((z, gate), p) in slices.iter().zip(&gates).zip(p).filter(|(_, p)| **p != 0.0) {
             let z = &plane(z, i, pixels)[at.clone()];
-            // Of no gate, one that is open.
             let g = gate.as_ref().map(|gate| gate[i % c]);
             add(y, [x, z], (T::from_f64(*p), g));
         }
@@ -177,8 +176,9 @@ mod tests {
             let rng = &mut Rng::new(seed);
             let xs: Vec<Tensor> = (0..4).map(|_| normal(&shape, rng)).collect();
             let dy = normal(&shape, rng);
-            let gate_of = |i: usize, rng: &mut Rng| normal(&shape[1..2], rng).affine(f64::from(u8::from(i != closed)), 0.0).unwrap();
-            let gates: Vec<Tensor> = (0..4).map(|i| gate_of(i, rng)).collect();
+            let opened = |i: usize| if i == closed { 0.0 } else { 1.0 };
+            let gates: Vec<Tensor> =
+                (0..4).map(|i| normal(&shape[1..2], rng).affine(opened(i), 0.0).unwrap()).collect();
             let mut weights = values(&normal(&[4], rng));
             weights[ruled_out] = if ruled_out > 0 { f64::NEG_INFINITY } else { 0.0 };
             let alpha = Tensor::new(weights, &candle_core::Device::Cpu).unwrap();
@@ -214,7 +214,8 @@ mod tests {
                 &dy,
             );
             assert_close(&first_dx(&dy, &all, &alpha).unwrap(), &numeric, DIFFERENCE);
-            let mut dalphas = [0, 2].map(|i| crate::kernels::mix::dalpha(&dy, refs[i], &alpha, i).unwrap()).to_vec();
+            let plain = |i: usize| crate::kernels::mix::dalpha(&dy, refs[i], &alpha, i).unwrap();
+            let mut dalphas = [0, 2].map(plain).to_vec();
             for i in [1, 3] {
                 let numeric = numeric_gradient(
                     |z| {
