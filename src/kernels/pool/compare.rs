@@ -3,27 +3,42 @@
 use crate::kernels::Real;
 use crate::kernels::simd::{Isa, Job, Kernel, Lanes, MOST};
 
-/// Brings what is greater in the first of `rivals` to the first of `best`, with `BESIDE` what stands beside it in
-/// the second. Of equals what is there stays; what is not a number is greater than every number.
+/// Writes to the first of `to` the greatest of `taps` numbers `step` apart in the first of `from`, with `BESIDE` what
+/// stands beside it in the second. Of equals the first wins; what is not a number is greater than every number.
 ///
 /// # Panics
 ///
-/// When lines of `best` are not equally long and a multiple of [`MOST`], or those of `rivals` are shorter.
-pub(super) fn bring_greater<T: Real, const BESIDE: bool>(best: [&mut [T]; 2], rivals: [&[T]; 2]) {
-    let n = best[0].len();
-    assert!(best[1].len() == n && rivals.iter().all(|rival| rival.len() >= n), "lines of {n}");
+/// When lines of `to` are not equally long and a multiple of [`MOST`], or those of `from` are shorter than the taps
+/// reach.
+pub(super) fn greatest_of_taps<T: Real, const BESIDE: bool>(
+    to: [&mut [T]; 2],
+    from: [&[T]; 2],
+    taps: usize,
+    step: usize,
+) {
+    let n = to[0].len();
+    let reach = n + (taps - 1) * step;
+    assert!(to[1].len() == n && from.iter().all(|from| from.len() >= reach), "lines of {n}, read to {reach}");
     assert!(n.is_multiple_of(MOST), "whole registers");
-    let [values, taps] = best;
-    let best = [values.as_mut_ptr(), taps.as_mut_ptr()];
     // SAFETY: as asserted.
-    unsafe { T::dispatch(Compare::<T, BESIDE> { best, rivals: rivals.map(<[T]>::as_ptr), n }) };
+    unsafe {
+        T::dispatch(Compare::<T, BESIDE> {
+            to: to.map(<[T]>::as_mut_ptr),
+            from: from.map(<[T]>::as_ptr),
+            n,
+            taps,
+            step,
+        })
+    };
 }
 
-/// [`bring_greater`] over `n` numbers. Demands as many of each line.
+/// [`greatest_of_taps`] for `n` numbers. Demands as many of each line of `to`, and what the taps reach of those of `from`.
 struct Compare<T, const BESIDE: bool> {
-    best: [*mut T; 2],
-    rivals: [*const T; 2],
+    to: [*mut T; 2],
+    from: [*const T; 2],
     n: usize,
+    taps: usize,
+    step: usize,
 }
 
 impl<T: Real, const BESIDE: bool> Job<T> for Compare<T, BESIDE> {
@@ -36,20 +51,26 @@ impl<T: Real, const BESIDE: bool> Job<T> for Compare<T, BESIDE> {
 impl<V: Lanes, const BESIDE: bool> Kernel<V> for Compare<V::Element, BESIDE> {
     #[inline(always)]
     unsafe fn run(self) {
+        let ([to, to_beside], [from, beside]) = (self.to, self.from);
+        let load = |from: *const V::Element, i: usize| {
+            // SAFETY: the caller promises the processor and `n` numbers, a multiple of what is read, at every tap.
+            unsafe { V::load(from.wrapping_add(i)) }
+        };
         for i in (0..self.n).step_by(V::LANES) {
-            let ([values, taps], [x, at]) = (self.best, self.rivals);
-            let load = |from: *const V::Element| {
-                // SAFETY: the caller promises the processor and `n` numbers, a multiple of what is read.
-                unsafe { V::load(from.wrapping_add(i)) }
+            let at = |i: usize| {
+                let value = load(from, i);
+                [value, if BESIDE { load(beside, i) } else { value }]
             };
-            let (best, rival) = (load(values), load(x));
-            let beside = if BESIDE { [load(taps), load(at)] } else { [best, rival] };
-            let [value, tap] = V::greater([best, beside[0]], [rival, beside[1]]);
+            let mut best = at(i);
+            for tap in 1..self.taps {
+                best = V::greater(best, at(i + tap * self.step));
+            }
+            let [value, position] = best;
             // SAFETY: as above.
-            unsafe { value.store(values.wrapping_add(i)) };
+            unsafe { value.store(to.wrapping_add(i)) };
             if BESIDE {
                 // SAFETY: as above.
-                unsafe { tap.store(taps.wrapping_add(i)) };
+                unsafe { position.store(to_beside.wrapping_add(i)) };
             }
         }
     }

@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use super::Windows;
-use super::compare::bring_greater;
+use super::compare::greatest_of_taps;
 use crate::kernels::Real;
 use crate::kernels::simd::MOST;
 
@@ -137,24 +137,15 @@ impl<'a> Frame<'a> {
     /// Finds the greatest of each window, and with `AT` where it stands.
     #[inline(always)]
     fn compare<T: Real, const AT: bool>(&self, Lines { frame, across, down, .. }: &mut Lines<T>) {
-        across.start_with::<AT>(frame);
-        for tap in 1..self.windows.k {
-            bring_greater::<T, AT>(across.first(self.len), [&frame.values[tap..], &frame.at[tap..]]);
-        }
-        down.start_with::<AT>(across);
-        for begin in (1..self.windows.k).map(|tap| tap * self.pitch) {
-            bring_greater::<T, AT>(down.first(self.down), [&across.values[begin..], &across.at[begin..]]);
-        }
+        let Windows { k, .. } = self.windows;
+        greatest_of_taps::<T, AT>(across.first(self.len), frame.all(), *k, 1);
+        greatest_of_taps::<T, AT>(down.first(self.down), across.all(), *k, self.pitch);
     }
 }
 
 impl<T: Real> Line<'_, T> {
-    fn start_with<const AT: bool>(&mut self, other: &Self) {
-        let n = self.values.len();
-        self.values.copy_from_slice(&other.values[..n]);
-        if AT {
-            self.at.copy_from_slice(&other.at[..n]);
-        }
+    fn all(&self) -> [&[T]; 2] {
+        [self.values, self.at]
     }
 
     /// The first `n` values and positions.
