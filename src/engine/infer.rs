@@ -50,19 +50,71 @@ pub fn observe(
     x: &Tensor,
     mut show: impl FnMut(Value, &Tensor) -> Result<()>,
 ) -> Result<Tensor> {
-    let last_use = graph.last_uses();
-    let mut values = vec![Some(x.clone())];
-    for (i, node) in graph.nodes.iter().enumerate() {
-        let y = apply(node, params, &inputs(node, &values)?)?;
-        show(i + 1, &y)?;
-        values.push(Some(y));
+    let mut pass = Forward::new(graph, params, x);
+    while let Some((value, y)) = pass.step()? {
+        show(value, y)?;
+    }
+    pass.finish()
+}
+
+/// A pass under way. Copies of it go on by themselves and share the values that are there.
+#[derive(Clone, Debug)]
+pub struct Forward<'a> {
+    graph: &'a Graph,
+    params: &'a Params,
+    last_use: Vec<Option<usize>>,
+    /// Those computed so far, without those that nothing reads any more.
+    values: Vec<Option<Tensor>>,
+}
+
+impl<'a> Forward<'a> {
+    /// A pass over `x`, images first, of which no node ran yet.
+    #[must_use]
+    pub fn new(graph: &'a Graph, params: &'a Params, x: &Tensor) -> Self {
+        Self { graph, params, last_use: graph.last_uses(), values: vec![Some(x.clone())] }
+    }
+
+    /// The node that runs next.
+    #[must_use]
+    pub fn next_node(&self) -> Option<&'a Node> {
+        self.graph.nodes.get(self.values.len() - 1)
+    }
+
+    /// Runs the next node, if there is one: its value.
+    ///
+    /// # Errors
+    ///
+    /// As [`infer`].
+    pub fn step(&mut self) -> Result<Option<(Value, &Tensor)>> {
+        let (i, Some(node)) = (self.values.len() - 1, self.next_node()) else { return Ok(None) };
+        let y = apply(node, self.params, &inputs(node, &self.values)?)?;
         for &v in &node.inputs {
-            if last_use[v] == Some(i) {
-                values[v] = None;
+            if self.last_use[v] == Some(i) {
+                self.values[v] = None;
             }
         }
+        self.values.push(Some(y));
+        Ok(self.values[i + 1].as_ref().map(|y| (i + 1, y)))
     }
-    values.pop().flatten().ok_or_else(|| no_value("output"))
+
+    /// From now on whoever reads `value` finds `other`.
+    ///
+    /// # Panics
+    ///
+    /// When one of them was not computed yet.
+    pub fn replace(&mut self, value: Value, other: Value) {
+        self.values[value] = self.values[other].clone();
+    }
+
+    /// Runs all nodes that are left: the output.
+    ///
+    /// # Errors
+    ///
+    /// As [`infer`].
+    pub fn finish(mut self) -> Result<Tensor> {
+        while self.step()?.is_some() {}
+        self.values.pop().flatten().ok_or_else(|| no_value("output"))
+    }
 }
 
 /// The values a node reads.

@@ -132,17 +132,30 @@ impl Samples {
     /// As [`Samples::batch`].
     pub fn evaluate(&self, site: &Site, part: &Lowered) -> Result<Answers> {
         let mut answers = Answers::default();
-        let all: Vec<usize> = (0..self.len()).collect();
-        for batch in all.chunks(site.levers.infer_batch) {
-            let logits = site.logits(part, &self.batch(batch)?)?;
-            let mut targets = vec![0.0; batch.len() * self.classes];
-            self.targets_into(batch, 0.0, &mut targets)?;
-            let targets = crate::kernels::tensor(targets, &[batch.len(), self.classes])?;
-            let (losses, _) = cross_entropy::forward_backward(&logits, &targets, &vec![1.0; batch.len()])?;
-            answers.losses.extend(losses);
+        for batch in self.batches(site) {
+            let logits = site.logits(part, &self.batch(&batch)?)?;
+            answers.losses.extend(self.losses(&batch, &logits)?);
             answers.classes.extend(greatest(&logits)?);
         }
         Ok(answers)
+    }
+
+    /// The indices of all images, those together that run together where nothing is trained.
+    pub fn batches(&self, site: &Site) -> impl Iterator<Item = Vec<usize>> {
+        let (n, together) = (self.len(), site.levers.infer_batch);
+        (0..n).step_by(together).map(move |first| (first..n.min(first + together)).collect())
+    }
+
+    /// The cross entropy of each of the images `indices`, about which a network said `logits`.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Tensor`] when there are not as many logits.
+    pub fn losses(&self, indices: &[usize], logits: &Tensor) -> Result<Vec<f64>> {
+        let mut targets = vec![0.0; indices.len() * self.classes];
+        self.targets_into(indices, 0.0, &mut targets)?;
+        let targets = crate::kernels::tensor(targets, &[indices.len(), self.classes])?;
+        Ok(cross_entropy::forward_backward(logits, &targets, &vec![1.0; indices.len()])?.0)
     }
 
     /// Writes rows of target probabilities, `(label + distill * teacher) / (1 + distill)`, to `rows`.

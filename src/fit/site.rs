@@ -140,8 +140,16 @@ impl Site {
     ///
     /// [`Error::Tensor`] when the device refuses.
     pub fn logits(&self, part: &Lowered, x: &Tensor) -> Result<Tensor> {
-        let y = infer(&part.graph, &part.params, &self.compute.value(x)?)?;
-        to_host(&infer(&self.suffix.graph, &self.suffix.params, &y)?)
+        self.behind(&infer(&part.graph, &part.params, &self.compute.value(x)?)?)
+    }
+
+    /// Logits for an output `y` of the trained place, in `f32` on the CPU.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tensor`] when the device refuses.
+    pub fn behind(&self, y: &Tensor) -> Result<Tensor> {
+        to_host(&infer(&self.suffix.graph, &self.suffix.params, y)?)
     }
 
     /// Whether each gradient changes its tensor as soon as it is there, in steps of `batch` images. Halves

@@ -20,6 +20,7 @@ use crate::localize::neurons;
 use crate::memory::Use;
 use crate::memory::plan::{Fate, Peak, Run, Step};
 use crate::meter;
+use crate::search::worth::held;
 
 /// A phase and its worst moment.
 #[derive(Clone, Debug, Serialize)]
@@ -187,6 +188,13 @@ impl<'a> Whole<'a> {
         behind.add(Use::Data, 4 * batch * elements(&site.input));
         let mut peak = if own.bytes >= behind.bytes { own } else { behind };
         peak.add(Use::Data, 2 * self.list_bytes);
+        Ok(peak)
+    }
+
+    /// Asking what alternatives in the relaxed `graph` at `site` are worth.
+    pub(super) fn worth(&self, site: &Site, graph: &Graph) -> Result<Peak> {
+        let mut peak = self.evaluation(site, graph)?;
+        peak.add(Use::Values, 4 * self.batch(self.counts.most_held()) * held(graph, &site.input)?);
         Ok(peak)
     }
 

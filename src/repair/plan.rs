@@ -219,14 +219,17 @@ impl<'a> Planner<'a> {
             Ok::<_, Error>(Phase::new(name, peak, (Use::Weights, beside)))
         };
         // A part that is judged is in a file, or on the heap with a copy of its folded convolutions.
-        let judged = |name, graph: &Graph, beside| {
+        let judged = |name, (graph, peak): (&Graph, Peak), beside| {
             let resident = own_bytes(graph, &site.input)? + convolution_bytes(graph, &site.input)?;
             let beside = network.if_resident(resident) + frozen + beside;
-            Ok::<_, Error>(Phase::new(name, network.evaluation(site, graph)?, (Use::Weights, beside)))
+            Ok::<_, Error>(Phase::new(name, peak, (Use::Weights, beside)))
         };
         if self.config.target == Target::Auto {
             let graph = trial_graph(site)?;
-            phases.extend([part("localize", &graph, 0)?, judged("localize", &graph, 0)?]);
+            phases.extend([
+                part("localize", &graph, 0)?,
+                judged("localize", (&graph, network.evaluation(site, &graph)?), 0)?,
+            ]);
             phases.push(Phase { name: "localize", ..features.clone() });
         }
         features.name = "features";
@@ -244,7 +247,10 @@ impl<'a> Planner<'a> {
                 false => vec![graph.clone()],
             };
             for graph in &trained {
-                phases.extend([part("search", graph, waits)?, judged("search", graph, waits)?]);
+                phases.extend([
+                    part("search", graph, waits)?,
+                    judged("search", (graph, network.worth(site, graph)?), waits)?,
+                ]);
                 if site.levers.by_path {
                     // A new tensor, or a trained one, on its way to its file.
                     let moved = own_bytes(graph, &site.input)? + 2 * largest_bytes(graph, &site.input)?;

@@ -11,9 +11,10 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::candidate::CleanStatistics;
-use super::discretize::{Choice, discretize, grown_at_most, worth};
+use super::discretize::{Choice, discretize, grown_at_most};
 use super::paths::by_path;
 use super::space::{Space, is_choice_weight, mixtures, relax};
+use super::worth::worth;
 use crate::device::Compute;
 use crate::engine::optim::{Optimizer, Rule};
 use crate::error::{During, Error, Result};
@@ -231,8 +232,8 @@ pub(super) fn choice_weights(params: &Params, mix_node: &str) -> Result<Vec<f64>
 mod tests {
     use candle_core::{DType, Device, Tensor};
 
-    use super::super::discretize::Worth;
     use super::super::space::Position;
+    use super::super::worth::Worth;
     use super::*;
     use crate::engine::checkpoint::Depth;
     use crate::eval::Deployed;

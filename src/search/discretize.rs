@@ -1,8 +1,7 @@
 //! From a relaxed part to one architecture, by perturbation (DARTS-PT, Wang et al. 2021).
 //!
-//! A choice weight says how much an alternative was liked on the way, not what it is worth. So
-//! each alternative is taken out of the trained mixture in turn, and what that does to the
-//! validation loss is its worth. A position keeps its worthiest alternative if its worth is
+//! A choice weight says how much an alternative was liked on the way, not what it is [worth](super::worth()).
+//! A position keeps its worthiest alternative if its worth is
 //! above zero, else what was deployed; where the result would grow too much, or could not be trained in
 //! the memory of the search, the least worthy give way. What is kept keeps its share of the mixture in its
 //! gate: nothing else changes.
@@ -11,11 +10,12 @@ use serde::Serialize;
 
 use super::bilevel::probabilities;
 use super::space::{Alternative, Position};
-use crate::error::{During, Error, Result};
+use super::worth::Worth;
+use crate::error::{During, Result};
 use crate::fit::samples::Answers;
 use crate::fit::{Part, Samples, Sets, Site};
 use crate::graph::op::Op;
-use crate::graph::{Graph, Params, Value};
+use crate::graph::{Graph, Value};
 
 /// What a position came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -28,30 +28,6 @@ pub struct Choice {
     pub weights: Vec<f64>,
     /// Rise of the validation loss when an alternative is taken out, in nats.
     pub worth: Vec<(String, f64)>,
-}
-
-/// Names of alternatives, and by how much the loss on held-back images rises without each.
-pub(super) type Worth = Vec<(String, f64)>;
-
-/// What each alternative at each position of the trained mixture `part` is worth.
-///
-/// # Errors
-///
-/// [`crate::Error::File`] when the cache cannot be read, [`crate::Error::Tensor`] when the
-/// device refuses.
-pub(super) fn worth(
-    site: &Site,
-    (positions, part): (&[Position], &Part),
-    validation: Sets,
-) -> Result<Vec<Worth>> {
-    let loss = |part: &Part| Ok::<_, Error>(HeldBack::measure(site, part, validation)?.loss());
-    let whole = loss(part)?;
-    let of = |alternative: &Alternative| {
-        let mut without = part.clone();
-        without.params = closed(&part.params, alternative)?;
-        Ok((alternative.name.clone(), loss(&without)? - whole))
-    };
-    positions.iter().map(|position| position.alternatives.iter().map(of).collect()).collect()
 }
 
 /// Decides every position by the `worth` of its alternatives in the trained mixture `part`. As long as
@@ -126,12 +102,6 @@ impl HeldBack {
         Ok(Self { failures, surrogates, replay: ask(validation.replay)? })
     }
 
-    /// One figure: half is the loss on replay, the other half that on failures and surrogates.
-    #[must_use]
-    pub fn loss(&self) -> f64 {
-        ((self.failures.loss() + self.surrogates.loss()) / 2.0 + self.replay.loss()) / 2.0
-    }
-
     /// Whether two of the three sets say so by more than a standard error and none is against it
     /// by more than two. No set convinces alone: failures are real but few, surrogates are many
     /// but made, and replay says nothing about failures.
@@ -152,14 +122,6 @@ fn lead(losses: &[f64], others: &[f64]) -> f64 {
     let mean = differences().sum::<f64>() / n;
     let variance = differences().map(|d| (d - mean).powi(2)).sum::<f64>() / n;
     if mean == 0.0 { 0.0 } else { mean / (variance / n).sqrt() }
-}
-
-fn closed(params: &Params, alternative: &Alternative) -> Result<Params> {
-    let mut params = params.clone();
-    let gate = params.get(&alternative.gate)?;
-    let shut = gate.zeros_like().during("shutting a gate")?;
-    params.insert(alternative.gate.clone(), shut);
-    Ok(params)
 }
 
 /// The part with each mixture replaced by what was chosen.

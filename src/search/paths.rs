@@ -14,8 +14,9 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 
 use super::bilevel::{Search, choice_weights};
-use super::discretize::{Choice, Worth, discretize, worth};
+use super::discretize::{Choice, discretize};
 use super::space::{Position, Space, is_choice, mixtures, relax_into};
+use super::worth::{Worth, worth};
 use crate::error::{During, Result};
 use crate::fit::Part;
 use crate::graph::{Graph, Node, Params};
