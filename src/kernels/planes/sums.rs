@@ -29,7 +29,7 @@ pub(crate) fn sums<T: Real, const N: usize, const M: usize>(
     xs: [&[T]; N],
     f: impl Fn([T; N]) -> [T; M],
 ) -> [f64; M] {
-    let mut sums = Sums::ZERO;
+    let mut sums = Sums::new();
     sums.add(xs, f);
     sums.end()
 }
@@ -47,7 +47,7 @@ pub(crate) fn channel_sums<T: Real, R: Copy + Default + Send, const N: usize, co
     let least = SERIAL.div_ceil((CHANNELS * images * pixels).max(1));
     all.par_chunks_mut(CHANNELS).with_min_len(least).enumerate().for_each(|(i, to)| {
         widened(|| {
-            let mut sums = [Sums::<M>::ZERO; CHANNELS];
+            let mut sums = [Sums::<T, M>::new(); CHANNELS];
             for image in 0..images {
                 for (j, sums) in (i * CHANNELS..c).zip(&mut sums) {
                     sums.add(xs.map(|x| plane(x, image * c + j, pixels)), |xs| f(j, xs));
@@ -62,17 +62,31 @@ pub(crate) fn channel_sums<T: Real, R: Copy + Default + Send, const N: usize, co
 
 /// Sums in `f64`, of sums of a few elements in their own precision.
 #[derive(Clone, Copy)]
-struct Sums<const M: usize>([[f64; LANES]; M]);
+struct Sums<T, const M: usize> {
+    totals: [[f64; LANES]; M],
+    /// What is not in the totals yet, and of how many elements.
+    lanes: [[T; LANES]; M],
+    pending: usize,
+}
 
-impl<const M: usize> Sums<M> {
-    const ZERO: Self = Self([[0.0; LANES]; M]);
+impl<T: Real, const M: usize> Sums<T, M> {
+    #[inline(always)]
+    fn new() -> Self {
+        Self { totals: [[0.0; LANES]; M], lanes: [[T::zero(); LANES]; M], pending: 0 }
+    }
 
     #[inline(always)]
-    fn add<T: Real, const N: usize>(&mut self, xs: [&[T]; N], f: impl Fn([T; N]) -> [T; M]) {
+    fn add<const N: usize>(&mut self, xs: [&[T]; N], f: impl Fn([T; N]) -> [T; M]) {
         let n = xs.iter().map(|x| x.len()).min().unwrap_or(0);
         for start in (0..n).step_by(PARTIAL) {
-            let parts = xs.map(|x| x[start..n.min(start + PARTIAL)].as_chunks::<LANES>());
-            let mut lanes = [[T::zero(); LANES]; M];
+            let end = n.min(start + PARTIAL);
+            if self.pending + (end - start) > PARTIAL {
+                self.flush();
+            }
+            self.pending += end - start;
+            let parts = xs.map(|x| x[start..end].as_chunks::<LANES>());
+            // A copy, so that it can stay in registers.
+            let mut lanes = self.lanes;
             for i in 0..parts[0].0.len() {
                 let rows = parts.map(|(rows, _)| &rows[i]);
                 for l in 0..LANES {
@@ -82,23 +96,30 @@ impl<const M: usize> Sums<M> {
                     }
                 }
             }
-            for (totals, lanes) in self.0.iter_mut().zip(&lanes) {
-                for (total, lane) in totals.iter_mut().zip(lanes) {
-                    *total += lane.to_f64();
-                }
-            }
             for l in 0..parts[0].1.len() {
                 let terms = f(parts.map(|(_, rest)| rest[l]));
-                for (totals, term) in self.0.iter_mut().zip(terms) {
-                    totals[l] += term.to_f64();
+                for (lanes, term) in lanes.iter_mut().zip(terms) {
+                    lanes[l] += term;
                 }
             }
+            self.lanes = lanes;
         }
     }
 
     #[inline(always)]
-    fn end(self) -> [f64; M] {
-        self.0.map(|totals| totals.iter().sum())
+    fn flush(&mut self) {
+        for (totals, lanes) in self.totals.iter_mut().zip(&mut self.lanes) {
+            for (total, lane) in totals.iter_mut().zip(lanes) {
+                *total += std::mem::replace(lane, T::zero()).to_f64();
+            }
+        }
+        self.pending = 0;
+    }
+
+    #[inline(always)]
+    fn end(mut self) -> [f64; M] {
+        self.flush();
+        self.totals.map(|totals| totals.iter().sum())
     }
 }
 
