@@ -31,6 +31,8 @@ mod sizes;
 mod slow;
 #[allow(unsafe_code)] // vector instructions
 mod source;
+#[allow(unsafe_code)] // addresses of tiles, and tasks that write to one slice
+mod spread;
 #[allow(unsafe_code)] // tasks that write to one slice
 mod sums;
 #[allow(unsafe_code)] // vector instructions
@@ -43,11 +45,12 @@ use std::mem::MaybeUninit;
 
 use candle_core::Tensor;
 
-use self::correlation::{Correlation, phase_pairs, phases};
+use self::correlation::{Correlation, phase_pairs};
 pub(super) use self::depthwise::Around;
 pub(crate) use self::finish::Finish;
 pub(crate) use self::packed::{packed, pairs, unpacked, unpaired};
 pub(crate) use self::sizes::{Sizes, reads_panels};
+use self::spread::Spread;
 use self::sums::Sums;
 pub(crate) use self::weights::Weights;
 use super::share::{self, Scratch};
@@ -161,7 +164,10 @@ fn dx_scratch_len<T: Real>(sizes: &Sizes, threads: usize) -> usize {
     if sizes.is_depthwise() {
         return depthwise::dx_scratch_len::<T>(sizes, threads);
     }
-    phases(sizes).map(|of| sums::scratch_len::<T>(&of, threads)).max().unwrap_or(0)
+    match Spread::of(sizes) {
+        Some(how) => how.scratch_len::<T>(threads),
+        None => sums::scratch_len::<T>(&Correlation::backward(sizes), threads),
+    }
 }
 
 fn forward_cpu<T: Real>(sizes: &Sizes, x: &Tensor, w: &Tensor, epilogue: Epilogue) -> Result<Tensor> {
@@ -214,14 +220,17 @@ fn dx_cpu<T: Real>(sizes: &Sizes, dy: &Tensor, w: &Tensor) -> Result<Tensor> {
         if sizes.is_depthwise() {
             return depthwise::dx_into(sizes, [&dy, &w], (dx, scratch.numbers()));
         }
-        for how in &mut phases(sizes) {
-            let (target, scratch) = (&mut dx[..], scratch.numbers());
-            let finish = &Finish::NONE;
-            let weights = Weights::Plain(&w);
-            Sums { how: &how, source: &dy, weights, finish, target, scratch }.fill();
+        let (source, weights, finish) = (&*dy, Weights::Plain(&w), &Finish::NONE);
+        let (target, scratch) = (dx, scratch.numbers());
+        match &Spread::of(sizes) {
+            Some(how) => Sums { how, source, weights, finish, target, scratch }.dispatch(),
+            None => {
+                let how = &Correlation::backward(sizes);
+                Sums { how, source, weights, finish, target, scratch }.fill();
+            }
         }
     };
-    // SAFETY: the phases of an input are all of its positions, and each is written.
+    // SAFETY: both ways write every input.
     #[allow(unsafe_code)]
     let dx = unsafe { share::filled(CONVOLVING, sizes.n * sizes.x_len(), fill) };
     tensor(dx?, &sizes.x_shape())

@@ -25,10 +25,6 @@ use crate::kernels::matmul::pack::{self, Columns, Run};
 use crate::kernels::share::share_places;
 use crate::kernels::simd::{Isa, Job, Lanes};
 
-/// Channels that are written together where pixels lie apart: sums of a pixel are read side by side, and planes
-/// may compete for the same places of a cache.
-const CLOSE: usize = 4;
-
 impl<T: Real> Job<T> for Sums<'_, T, Correlation> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
         let how = self.how;
@@ -134,38 +130,20 @@ impl<T: Real> Work<'_, T, Correlation> {
         image: usize,
         (sums, width): (&[T], usize),
     ) {
-        let [down, across] = &self.how.axes;
-        let plane = self.how.target[0] * self.how.target[1];
+        let (plane, row) = (self.how.target[0] * self.how.target[1], self.how.target[1]);
         let first = (image * self.how.groups + task.group) * self.how.outputs + task.outputs.start;
         let channel = task.group * self.how.outputs + task.outputs.start;
-        let pixels = task.rows.len() * across.outputs;
-        if down.to_step == 1 && across.to_step == 1 {
-            let start = task.rows.start * across.outputs;
-            for at in (0..task.outputs.len()).step_by(S::Register::LANES) {
-                let channels = S::Register::LANES.min(task.outputs.len() - at);
-                let from = Run { from: &sums[at..], stride: width, n: pixels };
-                let to = self.target.at((first + at) * plane + start);
-                // SAFETY: the caller promises the processor. The pixels of the task in each of these
-                // channels lie within the target, and no other task has them.
-                unsafe { pack::transposed::<S>(from, channels, Columns { to, stride: plane, whole: false }) };
-                let (planes, pixels) = (first + at..first + at + channels, start..start + pixels);
-                // SAFETY: as above, and they were written.
-                unsafe { self.target.finish(self.finish, (planes, channel + at), plane, pixels) };
-            }
-            return;
-        }
-        for (row, sums) in task.rows.clone().zip(sums.chunks_exact(across.outputs * width)) {
-            let start = (down.to_start + row * down.to_step) * self.how.target[1] + across.to_start;
-            for close in (0..task.outputs.len()).step_by(CLOSE) {
-                let of = close..task.outputs.len().min(close + CLOSE);
-                for (q, sums) in sums.chunks_exact(width).enumerate() {
-                    let to = self.target.at((first + close) * plane + start + q * across.to_step);
-                    for (i, &sum) in sums[of.clone()].iter().enumerate() {
-                        // SAFETY: positions of the task, all within the target, which no other task has.
-                        unsafe { *to.wrapping_add(i * plane) = sum };
-                    }
-                }
-            }
+        let (start, pixels) = (task.rows.start * row, task.rows.len() * row);
+        for at in (0..task.outputs.len()).step_by(S::Register::LANES) {
+            let channels = S::Register::LANES.min(task.outputs.len() - at);
+            let from = Run { from: &sums[at..], stride: width, n: pixels };
+            let to = self.target.at((first + at) * plane + start);
+            // SAFETY: the caller promises the processor. The pixels of the task in each of these
+            // channels lie within the target, and no other task has them.
+            unsafe { pack::transposed::<S>(from, channels, Columns { to, stride: plane, whole: false }) };
+            let (planes, pixels) = (first + at..first + at + channels, start..start + pixels);
+            // SAFETY: as above, and they were written.
+            unsafe { self.target.finish(self.finish, (planes, channel + at), plane, pixels) };
         }
     }
 }

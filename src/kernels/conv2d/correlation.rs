@@ -60,8 +60,8 @@ impl Correlation {
         if unfold.is_plain() && all.pixels() <= PIXELS { all.flat() } else { all }
     }
 
-    /// The gradients by the inputs at these positions, of `stride` along each axis.
-    pub(super) fn backward(sizes: &Sizes, [down, across]: [usize; 2]) -> Self {
+    /// The gradients by the inputs, of windows without a stride. (Of others it has channels and weights.)
+    pub(super) fn backward(sizes: &Sizes) -> Self {
         let (conv, unfold) = (&sizes.conv, &sizes.unfold);
         let inputs = sizes.c / conv.groups;
         let all = Self {
@@ -71,7 +71,7 @@ impl Correlation {
             outputs: inputs,
             source: [unfold.oh, unfold.ow],
             target: [unfold.h, unfold.w],
-            axes: [Axis::backward(conv, unfold.h, down), Axis::backward(conv, unfold.w, across)],
+            axes: [Axis::backward(conv, unfold.h, 0), Axis::backward(conv, unfold.w, 0)],
             k: conv.k,
             strides: [unfold.taps(), inputs * unfold.taps()],
         };
@@ -141,7 +141,7 @@ impl Correlation {
     }
 
     /// Panels of all groups.
-    fn panels(&self, panel: usize) -> usize {
+    pub(super) fn panels(&self, panel: usize) -> usize {
         self.groups * self.outputs.div_ceil(panel)
     }
 
@@ -178,11 +178,6 @@ pub(super) struct Task {
     pub(super) outputs: Range<usize>,
     pub(super) images: Range<usize>,
     pub(super) rows: Range<usize>,
-}
-
-/// Correlations that together give the gradient by the input.
-pub(super) fn phases(sizes: &Sizes) -> impl Iterator<Item = Correlation> {
-    phase_pairs(sizes).map(|phases| Correlation::backward(sizes, phases))
 }
 
 /// First positions of an input, down and across, of those that are `stride` apart.

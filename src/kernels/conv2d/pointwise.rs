@@ -280,7 +280,7 @@ mod tests {
             let pairs = pairs(sizes, &weight).unwrap().unwrap_or_default();
             let cases = [
                 (Correlation::forward(sizes), &x, Weights::Plain(&weight), &y),
-                (Correlation::backward(sizes, [0, 0]), &y, Weights::Plain(&weight), &dx),
+                (Correlation::backward(sizes), &y, Weights::Plain(&weight), &dx),
                 (Correlation::forward(sizes), &x, Weights::Pairs(&pairs), &y),
             ];
             for (how, source, weights, want) in cases {

@@ -160,18 +160,25 @@ fn every_set_of_instructions_gives_the_same_sums() {
         let [x, w, dy] = [&x, &w, &dy].map(|t| t.flatten_all().unwrap().to_vec1::<f32>().unwrap());
         for set in 0..simd::SETS {
             let Some(widths) = simd::widths(set) else { continue };
-            let fill = |how: &Correlation, [source, weight]: [&[f32]; 2], target: &mut [f32]| {
-                let (target, weights) = (share::unwritten(target), Weights::Plain(weight));
-                let scratch = &mut vec![0.0; how.scratch_len::<f32>(rayon::current_num_threads())];
-                // SAFETY: the job demands nothing beside its processor.
-                #[allow(unsafe_code)]
-                unsafe {
-                    simd::run(set, Sums { how, source, weights, finish: &Finish::NONE, target, scratch })
-                };
-            };
+            /// `$how` of these numbers and weights.
+            macro_rules! fill {
+                ($how:expr, $source:expr, $target:expr) => {{
+                    let (how, source, weights) = ($how, $source, Weights::Plain(&w));
+                    let (target, finish) = (share::unwritten($target), &Finish::NONE);
+                    let scratch = &mut vec![0.0; how.scratch_len::<f32>(rayon::current_num_threads())];
+                    // SAFETY: the job demands nothing beside its processor.
+                    #[allow(unsafe_code)]
+                    unsafe {
+                        simd::run(set, Sums { how, source, weights, finish, target, scratch })
+                    };
+                }};
+            }
             let (mut got_y, mut got_dx) = (vec![0.0; dy.len()], vec![0.0; x.len()]);
-            fill(&Correlation::forward(&sizes), [&x, &w], &mut got_y);
-            phases(&sizes).for_each(|how| fill(&how, [&dy, &w], &mut got_dx));
+            fill!(&Correlation::forward(&sizes), &x, &mut got_y);
+            match &Spread::of(&sizes) {
+                Some(how) => fill!(how, &dy, &mut got_dx),
+                None => fill!(&Correlation::backward(&sizes), &dy, &mut got_dx),
+            }
             let got_dw = dw::dw_on(set, (&sizes, widths), [&dy, &x]).unwrap();
             assert_close(&tensor(got_y, &sizes.y_shape()).unwrap(), &y, EXACT);
             assert_close(&tensor(got_dx, &shape).unwrap(), &want_dx, EXACT);

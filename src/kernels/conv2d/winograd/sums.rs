@@ -207,7 +207,7 @@ mod tests {
     use crate::graph::op::Conv2d;
     use crate::kernels::check::*;
     use crate::kernels::conv2d::dw::dw_on;
-    use crate::kernels::conv2d::{Epilogue, Sizes, phases, slow};
+    use crate::kernels::conv2d::{Epilogue, Sizes, slow};
     use crate::kernels::share::unwritten;
     use crate::kernels::simd::{self, Element};
     use crate::kernels::tensor;
@@ -248,7 +248,7 @@ mod tests {
             let [x, w, dy] = [&x, &w, &dy].map(numbers);
             let narrow = [&x, &w, &dy].map(|wide| wide.iter().map(|&x| x as f32).collect::<Vec<f32>>());
             let dw = slow::dw(&sizes, &dy_wide, &x_wide).unwrap();
-            let backward = phases(&sizes).next().unwrap();
+            let backward = Correlation::backward(&sizes);
             for (how, [from, of], want) in [(Correlation::forward(&sizes), [0, 1], &y), (backward, [2, 1], &dx)] {
                 let wide = [&x, &w, &dy];
                 // SAFETY: the job demands nothing beside its processor.
