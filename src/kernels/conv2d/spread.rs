@@ -26,9 +26,11 @@ use crate::kernels::matmul::pack::{self, Columns, Run};
 use crate::kernels::share::{self, share_places};
 use crate::kernels::simd::{Isa, Job, Lanes};
 
-/// Most weights of an input channel that are copied at once, and of one tap: with a panel of AVX-512 144 KiB of f32
-/// and 16, which stay in the cache next to the core while all pixels are summed.
-const DEPTH: [usize; 2] = [1152, 64];
+/// Most output channels of a part: with a panel of AVX-512 weights of a tap are then 16 KiB of f32, and stay in the
+/// cache next to the core while all pixels are summed.
+const DEPTH: usize = 64;
+/// Most weights that are copied at once: 288 KiB of f32.
+const WEIGHTS: usize = 72 << 10;
 
 /// Input pixels of an image in a task, about, and of all images whose sums stand side by side.
 const PIXELS: usize = 256;
@@ -66,13 +68,19 @@ impl Spread {
 
     /// Elements that a worker needs: of weights and of sums.
     fn lens<T: Real>(&self) -> [usize; 2] {
-        let width = T::widths()[1];
-        [self.part() * self.of.k * self.of.k * width, self.together() * self.pixels() * width]
+        let width = self.of.panel(T::widths()[1]).next_multiple_of(T::widths()[0]);
+        // Fewer registers need no more.
+        let weights = (DEPTH * width).min(WEIGHTS / self.taps()).max(width) * self.taps();
+        [weights, self.together() * self.pixels() * width]
     }
 
-    /// Output channels of a part, in which they are summed.
-    fn part(&self) -> usize {
-        let most = (DEPTH[0] / (self.of.k * self.of.k)).clamp(1, DEPTH[1]);
+    fn taps(&self) -> usize {
+        self.of.k * self.of.k
+    }
+
+    /// Output channels of a part, in which they are summed, where so many input channels stand side by side.
+    fn part(&self, width: usize) -> usize {
+        let most = (WEIGHTS / (self.taps() * width)).clamp(1, DEPTH);
         self.of.inputs.div_ceil(self.of.inputs.div_ceil(most).max(1)).max(1)
     }
 
@@ -158,8 +166,8 @@ impl<T: Real> Work<'_, T, Spread> {
         let mut copied = None;
         for first in task.images.clone().step_by(how.together()) {
             let images = first..task.images.end.min(first + how.together());
-            for first in (0..how.of.inputs).step_by(how.part()) {
-                let part = first..how.of.inputs.min(first + how.part());
+            for first in (0..how.of.inputs).step_by(how.part(width)) {
+                let part = first..how.of.inputs.min(first + how.part(width));
                 if copied != Some(first) {
                     // SAFETY: the caller promises the processor.
                     unsafe {
