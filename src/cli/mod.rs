@@ -59,7 +59,7 @@ pub struct Global {
     /// Threads to use, 0 for all cores; results do not depend on it
     #[arg(long, global = true, help_heading = "Common to all tasks", default_value_t = 0, value_name = "N")]
     threads: usize,
-    /// Where demo, infer, eval, localize and repair compute: cpu, cuda[:N] or metal[:N]
+    /// Where demo, infer, eval, localize, repair and bench speed compute: cpu, cuda[:N] or metal[:N]
     #[arg(
         long,
         global = true,
@@ -121,16 +121,17 @@ impl Command {
             };
             return Err(Error::Config { field: "precision", got: "bf16".into(), want: want.into() });
         }
-        let anywhere = matches!(
-            self,
-            Self::Demo(_) | Self::Eval(_) | Self::Infer(_) | Self::Localize(_) | Self::Repair(_)
-        );
+        let anywhere = match self {
+            Self::Bench(bench) => bench.is_speed(),
+            Self::Demo(_) | Self::Eval(_) | Self::Infer(_) | Self::Localize(_) | Self::Repair(_) => true,
+            _ => false,
+        };
         // Export computes nothing: its precision is that of the graph it writes.
         let is_export = matches!(self, Self::Export(_)) && compute.device.is_cpu();
         if anywhere || is_export || compute.is_host() {
             return Ok(());
         }
-        let tasks = "only demo, infer, eval, localize and repair compute otherwise";
+        let tasks = "only demo, infer, eval, localize, repair and bench speed compute otherwise";
         let refused = |field, got, want: &str| {
             Err(Error::Config { field, got, want: format!("{want} for this task; {tasks}") })
         };
@@ -165,7 +166,7 @@ fn dispatch(cli: &Cli, console: &Console) -> Result<u8> {
         want: format!("a number of threads this system starts ({error})"),
     })?;
     pool.install(|| match &cli.command {
-        Command::Bench(bench) => bench.run(&cli.global, console),
+        Command::Bench(bench) => bench.run((&cli.global, &compute), console),
         Command::Corrupt(corrupt) => corrupt.run(&cli.global, console),
         Command::Demo(demo) => demo.run((&cli.global, &compute), console),
         Command::Eval(eval) => eval.run((&cli.global, &compute), console),

@@ -29,9 +29,10 @@ pub struct Row {
     pub seconds: f64,
     /// Images in a second.
     pub images_per_second: f64,
-    /// Multiply-adds a second over [`Speed::peak_macs_per_second`].
-    pub share_of_peak: f64,
-    /// Most bytes that the engine had allocated at once.
+    /// Multiply-adds a second over [`Speed::peak_macs_per_second`], where the threads do them.
+    pub share_of_peak: Option<f64>,
+    /// Most bytes that the engine had allocated at once; of a device that tells it, those of its tensors since it
+    /// was opened.
     pub peak_bytes: usize,
 }
 
@@ -41,6 +42,10 @@ pub struct Row {
 pub enum Weights {
     /// On the heap, for products of `bf16`.
     Bf16,
+    /// On the device that was asked for, in `f32`.
+    Device,
+    /// On the device that was asked for, in `f16`.
+    Halves,
     /// On the heap, for products of `f32`.
     Heap,
     /// In the mapped file, as they are stored there.
@@ -76,6 +81,8 @@ impl Weights {
     pub fn name(self) -> &'static str {
         match self {
             Self::Bf16 => "bf16",
+            Self::Device => "device f32",
+            Self::Halves => "device f16",
             Self::Heap => "heap",
             Self::Mapped => "mapped",
         }
@@ -102,21 +109,24 @@ impl Speed {
             Table::new(&["batch", "weights", "ms", "images a second", "of peak rate", "engine peak"])
                 .legend(
                     "weights",
-                    "mapped: in the file, as they are stored; heap: in the order of the kernels; bf16: the same in bf16",
+                    "mapped: in the file, as they are stored; heap: in the order of the kernels; bf16: the same in bf16; device: where --device says, in the precision asked for",
                 )
-                .legend("ms", "of a pass over noise in memory that is planned, the median of all passes")
+                .legend(
+                    "ms",
+                    "of a pass over noise, the median of all passes: in memory that is planned; of a device, from values there to logits here",
+                )
                 .legend(
                     "of peak rate",
                     "multiply-adds over what the threads do at most, all in registers alone",
                 )
-                .legend("engine peak", "most bytes that the engine had allocated at once");
+                .legend("engine peak", "most bytes that the engine, or tensors of a device, had allocated at once");
         for row in &self.rows {
             table.row([
                 row.batch.to_string(),
                 row.weights.name().into(),
                 milliseconds(row.seconds),
                 format!("{:.1}", row.images_per_second),
-                units::percent(row.share_of_peak),
+                row.share_of_peak.map_or_else(|| "-".into(), units::percent),
                 units::bytes(row.peak_bytes),
             ]);
         }
@@ -223,7 +233,7 @@ mod tests {
             weights,
             seconds: 0.25,
             images_per_second: 4.0 * batch as f64,
-            share_of_peak: 0.5,
+            share_of_peak: Some(0.5),
             peak_bytes: 1 << 20,
         };
         let layer = |batch, macs| Layer {

@@ -97,6 +97,24 @@ fn flags_that_make_no_sense_are_refused_before_the_first_run() {
     assert_eq!(folder.run("bench speed").status, 2);
 }
 
+/// Halves on the CPU take the way that devices take.
+#[test]
+fn speed_of_halves_has_a_row_for_each_batch() {
+    let folder = Folder::new();
+    let speed = folder.json(&format!("{SPEED} --batch 4,1 --precision f16"));
+    let rows = speed["rows"].as_array().unwrap();
+    let cases: Vec<_> = rows.iter().map(|row| (bytes(&row["batch"]), row["weights"].as_str())).collect();
+    assert_eq!(cases, [(4, Some("halves")), (1, Some("halves"))]);
+    for row in rows {
+        assert!(row["share_of_peak"].is_null() && row["seconds"].as_f64().unwrap() > 0.0, "{row}");
+        assert!(bytes(&row["peak_bytes"]) > 0, "{row}");
+    }
+    let refused = folder.run(&format!("{SPEED} --layers --precision f16"));
+    assert_eq!(refused.status, 10, "{}", refused.stderr);
+    assert!(refused.stderr.contains("layers is cpu in f16"), "{}", refused.stderr);
+    assert_eq!(folder.run(&format!("{SPEED} --precision bf16")).status, 10);
+}
+
 #[test]
 fn speed_has_a_row_for_each_batch_and_place_of_the_weights_and_a_line_for_each_operation() {
     let folder = Folder::new();

@@ -10,6 +10,7 @@ mod speed;
 use clap::{Args, Subcommand};
 
 use super::{Console, Global};
+use crate::device::Compute;
 use crate::error::Result;
 
 /// Measure what a model takes on this device
@@ -28,11 +29,16 @@ enum What {
 }
 
 impl Bench {
-    pub(super) fn run(&self, global: &Global, console: &Console) -> Result<u8> {
+    /// Whether this measures passes, which can run on any device.
+    pub(super) fn is_speed(&self) -> bool {
+        matches!(self.what, What::Speed(_))
+    }
+
+    pub(super) fn run(&self, (global, compute): (&Global, &Compute), console: &Console) -> Result<u8> {
         match &self.what {
             What::Footprint(footprint) => footprint.run(global, console),
             What::Inference(inference) => inference.run(global, console),
-            What::Speed(speed) => speed.run(global, console),
+            What::Speed(speed) => speed.run((global, compute), console),
         }
     }
 }

@@ -1,10 +1,14 @@
-//! Times of a network's passes over batches of noise, in planned memory.
+//! Times of a network's passes over batches of noise: in planned memory, or on a device.
 
 use std::time::Instant;
 
+use candle_core::{Device, Tensor};
+
+use crate::device::{Compute, to_host};
 use crate::engine::executor::Executor;
+use crate::engine::infer::infer;
 use crate::engine::layout::Layout;
-use crate::error::Result;
+use crate::error::{During, Result};
 use crate::graph::lower::Lowered;
 use crate::rng::Rng;
 
@@ -63,19 +67,43 @@ impl<'a> Passes<'a> {
 
     /// What `pass` says again and again; it finds new noise in the input each time.
     fn repeat<T>(&mut self, mut pass: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
-        let mut next = |passes: &mut Self| {
-            passes.executor.input(passes.batch)?.fill_with(|| passes.rng.normal());
-            pass(passes)
-        };
-        for _ in 0..WARM {
-            next(self)?;
-        }
-        let (mut all, begun) = (Vec::new(), Instant::now());
-        while all.len() < LEAST || begun.elapsed().as_secs_f64() < self.seconds {
-            all.push(next(self)?);
-        }
-        Ok(all)
+        repeat(self.seconds, || {
+            self.executor.input(self.batch)?.fill_with(|| self.rng.normal());
+            pass(self)
+        })
     }
+}
+
+/// Median seconds of a pass of a network that was placed for `compute`, from values on its device to logits on
+/// the CPU: who asks for them waits until the device has done its work.
+pub(super) fn on_device(
+    (network, compute): (&Lowered, &Compute),
+    (input, batch): (&[usize], usize),
+    (seed, seconds): (u64, f64),
+) -> Result<f64> {
+    let mut rng = Rng::new(seed);
+    let shape = [&[batch], input].concat();
+    let noise: Vec<f32> = (0..shape.iter().product()).map(|_| rng.normal()).collect();
+    let x = Tensor::from_vec(noise, shape, &Device::Cpu).during("making noise")?;
+    let x = compute.value(&x)?;
+    let times = repeat(seconds, || {
+        let begun = Instant::now();
+        to_host(&infer(&network.graph, &network.params, &x)?)?;
+        Ok(begun.elapsed().as_secs_f64())
+    })?;
+    Ok(median(times))
+}
+
+/// What `pass` says again and again for so many seconds.
+fn repeat<T>(seconds: f64, mut pass: impl FnMut() -> Result<T>) -> Result<Vec<T>> {
+    for _ in 0..WARM {
+        pass()?;
+    }
+    let (mut all, begun) = (Vec::new(), Instant::now());
+    while all.len() < LEAST || begun.elapsed().as_secs_f64() < seconds {
+        all.push(pass()?);
+    }
+    Ok(all)
 }
 
 /// The time in the middle; 0 of none.

@@ -7,12 +7,12 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
-use super::passes::Passes;
+use super::passes::{Passes, on_device};
 use crate::cli::base::Base;
 use crate::cli::{Console, Global};
-use crate::device::Precision;
+use crate::device::{self, Compute, Precision};
 use crate::engine::packing::{has_bf16, packed};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::lower::{Lowered, lower};
 use crate::graph::op::Shape;
 use crate::graph::{Graph, Node};
@@ -29,6 +29,7 @@ use crate::zoo::Model;
   archrepair bench speed model.safetensors
   archrepair bench speed model.safetensors --batch 1 --layers --threads 1
   archrepair bench speed model.safetensors --patch fog.patch --batch 1,64 --json
+  archrepair bench speed model.safetensors --device cuda --precision f16
 
 Passes run over noise: what they say does not matter. A busy machine measures something else; the
 median of the passes leaves out what comes and goes.")]
@@ -77,7 +78,12 @@ struct Measured {
 }
 
 impl Speed {
-    pub(super) fn run(&self, global: &Global, console: &Console) -> Result<u8> {
+    pub(super) fn run(&self, (global, compute): (&Global, &Compute), console: &Console) -> Result<u8> {
+        if self.layers && !compute.is_host() {
+            let got = format!("{} in {}", device::kind(&compute.device), compute.precision);
+            let want = "f32 on the CPU, where operations end one by one".into();
+            return Err(Error::Config { field: "layers", got, want });
+        }
         let model = self.base.open()?;
         let patch = self.patch.as_deref().map(|path| Ok((Patch::open(path)?, path))).transpose()?;
         let patch = patch.as_ref().map(|(patch, path)| (patch, *path));
@@ -85,6 +91,10 @@ impl Speed {
         let (mut rows, mut layers) = (Vec::new(), Vec::new());
         for &batch in &self.batches {
             console.note(&format!("passes over batches of {batch}"));
+            if !compute.is_host() {
+                rows.push(self.placed(&subject, (batch as usize, compute), global.seed)?);
+                continue;
+            }
             let measure = |weights| self.measure(&subject, (batch as usize, weights), global.seed);
             let (mapped, heap) = (measure(Weights::Mapped)?, measure(Weights::Heap)?);
             layers.extend(subject.layers(&mapped, &heap)?);
@@ -111,8 +121,25 @@ impl Speed {
         let macs = network.graph.cost(input)?.macs * batch as u64;
         let images_per_second = batch as f64 / seconds;
         let share_of_peak = subject.share_of_peak(macs, seconds);
+        let share_of_peak = Some(share_of_peak);
         let row = Row { batch, weights, seconds, images_per_second, share_of_peak, peak_bytes };
         Ok(Measured { row, graph: network.graph, nodes })
+    }
+
+    /// The row of passes on a device, or of halves.
+    fn placed(&self, subject: &Subject, (batch, compute): (usize, &Compute), seed: u64) -> Result<Row> {
+        let network = subject.network(Weights::Mapped)?.placed(compute)?;
+        meter::mark();
+        let seconds = on_device((&network, compute), (subject.input(), batch), (seed, self.seconds))?;
+        let peak_bytes = meter::mark();
+        let on_device = device::memory(&compute.device)?.map(|memory| memory.used);
+        let weights = match compute.precision {
+            Precision::F16 => Weights::Halves,
+            _ => Weights::Device,
+        };
+        let images_per_second = batch as f64 / seconds;
+        let peak_bytes = on_device.unwrap_or(peak_bytes);
+        Ok(Row { batch, weights, seconds, images_per_second, share_of_peak: None, peak_bytes })
     }
 }
 
@@ -128,7 +155,7 @@ impl Subject<'_> {
         match weights {
             Weights::Bf16 => packed(lowered, Precision::Bf16),
             Weights::Heap => packed(lowered, Precision::F32),
-            Weights::Mapped => Ok(lowered),
+            Weights::Mapped | Weights::Device | Weights::Halves => Ok(lowered),
         }
     }
 

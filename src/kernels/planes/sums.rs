@@ -96,13 +96,15 @@ impl<T: Real, const M: usize> Sums<T, M> {
                     }
                 }
             }
+            // Apart, since what is found by a number that nobody knows before cannot be a register.
+            let mut rest = [[T::zero(); LANES]; M];
             for l in 0..parts[0].1.len() {
                 let terms = f(parts.map(|(_, rest)| rest[l]));
-                for (lanes, term) in lanes.iter_mut().zip(terms) {
-                    lanes[l] += term;
-                }
+                rest.iter_mut().zip(terms).for_each(|(rest, term)| rest[l] = term);
             }
-            self.lanes = lanes;
+            for (to, (lanes, rest)) in self.lanes.iter_mut().zip(lanes.iter().zip(&rest)) {
+                *to = std::array::from_fn(|l| lanes[l] + rest[l]);
+            }
         }
     }
 
