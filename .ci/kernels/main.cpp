@@ -80,6 +80,8 @@ template <typename T> struct Kernels;
 
 #define KERNELS_OF(T, NAME)                                                                       \
   template <> struct Kernels<T> {                                                                 \
+    static constexpr auto adjoint_columns = adjoint_columns_##NAME;                               \
+    static constexpr auto columns = columns_##NAME;                                               \
     static constexpr auto depthwise = depthwise_##NAME;                                           \
     static constexpr auto depthwise_dw = depthwise_dw_##NAME;                                     \
     static constexpr auto depthwise_dx = depthwise_dx_##NAME;                                     \
@@ -133,6 +135,24 @@ template <typename T> static void check_depthwise() {
   }
 }
 
+template <typename T> static void check_columns() {
+  Windows at = windows();
+  at.outputs = at.c;
+  const size_t taps = at.k * at.k, planes = (size_t)at.n * at.c, outputs = at.oh * at.ow, inputs = at.h * at.w;
+  const auto x = drawn<T>(planes * inputs), dy = drawn<T>(planes * outputs);
+  std::vector<double> columns(planes * taps * outputs), adjoint(planes * taps * inputs);
+  products_of(at, [&](int, int tap, int to, int from) {
+    const size_t plane = to / outputs;
+    columns[(plane * taps + tap) * outputs + to % outputs] = (double)x[from];
+    adjoint[(plane * taps + tap) * inputs + from % inputs] = (double)dy[to];
+  });
+  std::vector<T> got(columns.size()), got_adjoint(adjoint.size());
+  anywhere([&] { Kernels<T>::columns(x.data(), got.data(), at); });
+  anywhere([&] { Kernels<T>::adjoint_columns(dy.data(), got_adjoint.data(), at); });
+  for (size_t i = 0; i < columns.size(); ++i) check("columns", i, got[i], columns[i], 0);
+  for (size_t i = 0; i < adjoint.size(); ++i) check("adjoint columns", i, got_adjoint[i], adjoint[i], 0);
+}
+
 template <typename T> static void check_mixture() {
   const size_t n = 1 + below(500);
   Terms<T> terms;
@@ -169,6 +189,7 @@ int main() {
   const int rounds = 2000;
   for (int round = 0; round < rounds; ++round) {
     check_depthwise<float>(), check_depthwise<__half>();
+    check_columns<float>(), check_columns<__half>();
     check_mixture<float>(), check_mixture<__half>();
   }
   std::printf("%d rounds of every kernel in f32 and f16 agree with plain loops\n", rounds);

@@ -1,5 +1,5 @@
-//! Windows of an image, and for devices without kernels of our own all of them laid out as columns
-//! (im2col), forward and backward.
+//! Windows of an image, and for devices that are not the CPU all of them laid out as columns (im2col), forward and
+//! backward: by a kernel of our own where there is one, else in candle's operations.
 //!
 //! A convolution is then one matrix product. Plain version, for a tap `(ky, kx)` of channel `c`:
 //!
@@ -12,8 +12,9 @@
 
 use std::ops::Range;
 
-use candle_core::Tensor;
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Shape, Tensor};
 
+use super::fused::{has_kernels, rounded, widened};
 use crate::graph::op::Window;
 
 /// Where the windows of one plane lie.
@@ -72,38 +73,105 @@ impl Unfold {
     }
 
     /// `[n, c, h, w]` to `[n, c, taps, oh * ow]`: under each tap the pixel of each output, 0 outside of the
-    /// image. In candle's operations.
+    /// image.
     pub(crate) fn columns(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let mut index = vec![(self.h * self.w) as u32; self.taps() * self.oh * self.ow];
-        for (tap, column) in index.chunks_exact_mut(self.oh * self.ow).enumerate() {
-            self.runs(tap, &(0..self.oh), |to, from| {
-                for (i, slot) in column[to].iter_mut().enumerate() {
-                    *slot = (from + i * self.window.stride) as u32;
-                }
-            });
-        }
-        gathered(x, (index, self.taps()))
+        Columns { unfold: self, adjoint: false }.of(x)
     }
 
     /// `[n, c, oh, ow]` to `[n, c, taps, h * w]`: under each tap the output that each pixel goes to, 0 where
     /// there is none. What an input gets back is then one sum over channels and taps.
     pub(crate) fn adjoint_columns(&self, dy: &Tensor) -> candle_core::Result<Tensor> {
-        let mut index = vec![(self.oh * self.ow) as u32; self.taps() * self.h * self.w];
-        for (tap, column) in index.chunks_exact_mut(self.h * self.w).enumerate() {
-            self.runs(tap, &(0..self.oh), |outputs, from| {
-                let pixels = column.iter_mut().skip(from).step_by(self.window.stride);
-                pixels.zip(outputs).for_each(|(slot, output)| *slot = output as u32);
-            });
-        }
-        gathered(dy, (index, self.taps()))
+        Columns { unfold: self, adjoint: true }.of(dy)
     }
 }
 
-/// What stands in each plane of `x` at the places of `index`, `taps` columns; 0 one behind its last pixel.
-fn gathered(x: &Tensor, (index, taps): (Vec<u32>, usize)) -> candle_core::Result<Tensor> {
-    let (n, c, h, w) = x.dims4()?;
-    let (zeros, len) = (Tensor::zeros((n, c, 1), x.dtype(), x.device())?, index.len());
-    let padded = Tensor::cat(&[&x.reshape((n, c, h * w))?, &zeros], 2)?;
-    let columns = padded.index_select(&Tensor::from_vec(index, len, x.device())?, 2)?;
-    columns.reshape((n, c, taps, len / taps))
+/// Columns of a value, or of a gradient.
+struct Columns<'a> {
+    unfold: &'a Unfold,
+    adjoint: bool,
+}
+
+impl Columns<'_> {
+    fn of(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        if has_kernels(x) {
+            return x.contiguous()?.apply_op1_no_bwd(self);
+        }
+        let (n, c, h, w) = x.dims4()?;
+        let (zeros, index) = (Tensor::zeros((n, c, 1), x.dtype(), x.device())?, self.index());
+        let padded = Tensor::cat(&[&x.reshape((n, c, h * w))?, &zeros], 2)?;
+        let len = index.len();
+        padded
+            .index_select(&Tensor::from_vec(index, len, x.device())?, 2)?
+            .reshape(self.shape(n, c).as_slice())
+    }
+
+    fn shape(&self, n: usize, c: usize) -> [usize; 4] {
+        let Unfold { h, w, oh, ow, .. } = self.unfold;
+        [n, c, self.unfold.taps(), if self.adjoint { h * w } else { oh * ow }]
+    }
+
+    /// Which number of a plane stands at each place of its columns; one behind the last for 0.
+    fn index(&self) -> Vec<u32> {
+        let Unfold { h, w, oh, ow, window } = *self.unfold;
+        let (from, to) = if self.adjoint { (oh * ow, h * w) } else { (h * w, oh * ow) };
+        let mut index = vec![from as u32; self.unfold.taps() * to];
+        for (tap, column) in index.chunks_exact_mut(to).enumerate() {
+            self.unfold.runs(tap, &(0..oh), |outputs, first| {
+                let pixels = (first..).step_by(window.stride);
+                for (output, pixel) in outputs.zip(pixels) {
+                    let (place, number) = if self.adjoint { (pixel, output) } else { (output, pixel) };
+                    column[place] = number as u32;
+                }
+            });
+        }
+        index
+    }
+}
+
+impl CustomOp1 for Columns<'_> {
+    fn name(&self) -> &'static str {
+        "columns"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (n, c, h, w) = layout.shape().dims4()?;
+        let numbers: Vec<f32> = widened(x, layout)?.flatten_all()?.to_vec1()?;
+        let index = self.index();
+        let planes = numbers.chunks_exact((h * w).max(1));
+        let columns =
+            planes.flat_map(|plane| index.iter().map(|&at| *plane.get(at as usize).unwrap_or(&0.0)));
+        let columns: Vec<f32> = columns.collect();
+        rounded(&Tensor::from_vec(columns, self.shape(n, c).as_slice(), &Device::Cpu)?, x)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        use super::fused::cuda;
+
+        let (n, c, ..) = layout.shape().dims4()?;
+        let Unfold { h, w, oh, ow, window } = *self.unfold;
+        let Window { k, stride, padding, dilation } = window;
+        let [batch, channels, h, w, oh, ow] = [n, c, h, w, oh, ow].map(|n| n as i32);
+        let [k, stride, padding, dilation] = [k, stride, padding, dilation].map(|n| n as i32);
+        let at = cuda::Windows {
+            n: batch,
+            c: channels,
+            outputs: channels,
+            h,
+            w,
+            oh,
+            ow,
+            k,
+            stride,
+            padding,
+            dilation,
+        };
+        let (kernel, shape) = (if self.adjoint { "adjoint_columns" } else { "columns" }, self.shape(n, c));
+        let columns = cuda::columns(kernel, (x, layout), shape.iter().product(), at)?;
+        Ok((columns, shape.as_slice().into()))
+    }
 }

@@ -28,7 +28,7 @@ const LANES: usize = 64;
 /// Shares of a sum of products.
 const SHARES: usize = 1 << 12;
 
-/// Sizes of a depthwise convolution, as in `kernels.cu`.
+/// Sizes of windows, as in `kernels.cu`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(in crate::kernels) struct Windows {
@@ -154,6 +154,23 @@ pub(in crate::kernels) fn depthwise_dw(dy: Value, x: &Tensor, at: Windows) -> Re
     // SAFETY: the kernel takes these operands, and writes `LANES` numbers for each weight.
     unsafe { call.launch(threads(n)) }.w()?;
     Ok((parts, LANES))
+}
+
+/// What lies under the taps of windows, by the kernel `columns`, or where what lies there goes, by
+/// `adjoint_columns`: `n` numbers.
+pub(in crate::kernels) fn columns(kernel: &str, x: Value, n: usize, at: Windows) -> Result<CudaStorage> {
+    let (device, dtype) = (x.0.device(), x.0.dtype());
+    if u32::try_from(n).is_err() {
+        candle_core::bail!("{n} numbers of columns in one kernel, {} at most", u32::MAX);
+    }
+    let (y, to) = room(device, dtype, n)?;
+    let from = address(x, dtype)?;
+    let kernel = device.get_or_load_custom_func(&named(kernel, dtype), MODULE, KERNELS)?;
+    let mut call = kernel.builder();
+    call.arg(&from).arg(&to).arg(&at);
+    // SAFETY: the kernel takes these operands, and writes a number for each place of the columns.
+    unsafe { call.launch(threads(n)) }.w()?;
+    Ok(y)
 }
 
 /// The sum of `p` times `xs`, of which the first is `x`; [`TERMS`] at most.

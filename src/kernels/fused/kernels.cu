@@ -13,7 +13,7 @@
 // Terms of a mixture at most, as in `fused.rs`.
 #define TERMS 16
 
-// Sizes of a depthwise convolution: output `o` reads channel `o / (outputs / c)`.
+// Sizes of windows. In a depthwise convolution output `o` reads channel `o / (outputs / c)`.
 struct Windows {
   int n, c, outputs, h, w, oh, ow, k, stride, padding, dilation;
 };
@@ -134,6 +134,34 @@ static __device__ void depthwise_dw(const T* dy, const T* x, float* parts, int l
   }
 }
 
+// columns[c, ky, kx][oy, ox] = x[c][oy s + ky d - p][ox s + kx d - p], 0 outside. Places of columns are numbers of
+// 32 bits, whose division is not the most of the work.
+template <typename T> static __device__ void columns(const T* x, T* columns, Windows at) {
+  const unsigned taps = at.k * at.k;
+  EACH(i, (size_t)at.n * at.c * taps * at.oh * at.ow) {
+    const unsigned row = (unsigned)i / at.ow, plane = row / at.oh, tap = plane % taps, k = at.k;
+    const int iy = (int)(row % at.oh) * at.stride + (int)(tap / k) * at.dilation - at.padding;
+    const int ix = (int)((unsigned)i % at.ow) * at.stride + (int)(tap % k) * at.dilation - at.padding;
+    const bool inside = iy >= 0 && iy < at.h && ix >= 0 && ix < at.w;
+    put(&columns[i], inside ? wide(x[((size_t)(plane / taps) * at.h + iy) * at.w + ix]) : 0.f);
+  }
+}
+
+// columns[o, ky, kx][iy, ix] = dy[o][oy, ox] where oy s + ky d - p = iy and ox s + kx d - p = ix, 0 where there is
+// no such output
+template <typename T> static __device__ void adjoint_columns(const T* dy, T* columns, Windows at) {
+  const unsigned taps = at.k * at.k;
+  EACH(i, (size_t)at.n * at.outputs * taps * at.h * at.w) {
+    const unsigned row = (unsigned)i / at.w, plane = row / at.h, tap = plane % taps, k = at.k;
+    const int y = (int)(row % at.h) + at.padding - (int)(tap / k) * at.dilation;
+    const int x = (int)((unsigned)i % at.w) + at.padding - (int)(tap % k) * at.dilation;
+    const bool is_whole = y >= 0 && x >= 0 && y % at.stride == 0 && x % at.stride == 0;
+    const int oy = y / at.stride, ox = x / at.stride;
+    const bool is_there = is_whole && oy < at.oh && ox < at.ow;
+    put(&columns[i], is_there ? wide(dy[((size_t)(plane / taps) * at.oh + oy) * at.ow + ox]) : 0.f);
+  }
+}
+
 // y[i] = sum over the terms t of p[t] x[t][i]; a term of weight 0 is not read
 template <typename T> static __device__ void mixture(Terms<T> terms, T* y, size_t n) {
   EACH(i, n) {
@@ -170,6 +198,10 @@ static __device__ void products(const T* a, const T* b, float* parts, size_t n, 
   extern "C" __global__ void depthwise_dw_##NAME(const T* dy, const T* x, float* parts, int lanes,          \
                                                  Windows at) {                                               \
     depthwise_dw(dy, x, parts, lanes, at);                                                                   \
+  }                                                                                                          \
+  extern "C" __global__ void columns_##NAME(const T* x, T* y, Windows at) { columns(x, y, at); }            \
+  extern "C" __global__ void adjoint_columns_##NAME(const T* dy, T* y, Windows at) {                        \
+    adjoint_columns(dy, y, at);                                                                              \
   }                                                                                                          \
   extern "C" __global__ void mixture_##NAME(Terms<T> terms, T* y, size_t n) { mixture(terms, y, n); }       \
   extern "C" __global__ void products_##NAME(const T* a, const T* b, float* parts, size_t n, size_t shares) { \
