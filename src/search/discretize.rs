@@ -1,6 +1,6 @@
 //! From a relaxed part to one architecture, by perturbation (DARTS-PT, Wang et al. 2021).
 //!
-//! A choice weight says how much an alternative was liked on the way, not what it is [worth](super::worth()).
+//! A choice weight says how much an alternative was liked on the way, not what it is [worth](super::worth).
 //! A position keeps its worthiest alternative if its worth is
 //! above zero, else what was deployed; where the result would grow too much, or could not be trained in
 //! the memory of the search, the least worthy give way. What is kept keeps its share of the mixture in its
