@@ -153,23 +153,7 @@ impl CustomOp1 for Columns<'_> {
         use super::fused::cuda;
 
         let (n, c, ..) = layout.shape().dims4()?;
-        let Unfold { h, w, oh, ow, window } = *self.unfold;
-        let Window { k, stride, padding, dilation } = window;
-        let [batch, channels, h, w, oh, ow] = [n, c, h, w, oh, ow].map(|n| n as i32);
-        let [k, stride, padding, dilation] = [k, stride, padding, dilation].map(|n| n as i32);
-        let at = cuda::Windows {
-            n: batch,
-            c: channels,
-            outputs: channels,
-            h,
-            w,
-            oh,
-            ow,
-            k,
-            stride,
-            padding,
-            dilation,
-        };
+        let at = cuda::Windows::of(self.unfold, [n, c, c]);
         let (kernel, shape) = (if self.adjoint { "adjoint_columns" } else { "columns" }, self.shape(n, c));
         let columns = cuda::columns(kernel, (x, layout), shape.iter().product(), at)?;
         Ok((columns, shape.as_slice().into()))

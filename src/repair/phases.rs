@@ -191,7 +191,8 @@ impl<'a> Whole<'a> {
         Ok(peak)
     }
 
-    /// Asking what alternatives in the relaxed `graph` at `site` are worth.
+    /// Asking what alternatives in the relaxed `graph` at `site` are worth: no less than it takes, since a pass
+    /// counts what is held before a mixture, too.
     pub(super) fn worth(&self, site: &Site, graph: &Graph) -> Result<Peak> {
         let mut peak = self.evaluation(site, graph)?;
         peak.add(Use::Values, 4 * self.batch(self.counts.most_held()) * held(graph, &site.input)?);

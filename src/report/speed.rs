@@ -43,9 +43,9 @@ pub enum Weights {
     /// On the heap, for products of `bf16`.
     Bf16,
     /// On the device that was asked for, in `f32`.
-    Device,
+    DeviceF32,
     /// On the device that was asked for, in `f16`.
-    Halves,
+    DeviceF16,
     /// On the heap, for products of `f32`.
     Heap,
     /// In the mapped file, as they are stored there.
@@ -81,8 +81,8 @@ impl Weights {
     pub fn name(self) -> &'static str {
         match self {
             Self::Bf16 => "bf16",
-            Self::Device => "device f32",
-            Self::Halves => "device f16",
+            Self::DeviceF32 => "device f32",
+            Self::DeviceF16 => "device f16",
             Self::Heap => "heap",
             Self::Mapped => "mapped",
         }
@@ -109,11 +109,11 @@ impl Speed {
             Table::new(&["batch", "weights", "ms", "images a second", "of peak rate", "engine peak"])
                 .legend(
                     "weights",
-                    "mapped: in the file, as they are stored; heap: in the order of the kernels; bf16: the same in bf16; device: where --device says, in the precision asked for",
+                    "mapped: in the file, as they are stored; heap: in the order of the kernels; bf16: the same in bf16; device: on that of --device",
                 )
                 .legend(
                     "ms",
-                    "of a pass over noise, the median of all passes: in memory that is planned; of a device, from values there to logits here",
+                    "of a pass over noise, the median of all: in memory that is planned, or from values on a device to logits",
                 )
                 .legend(
                     "of peak rate",

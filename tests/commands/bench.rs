@@ -104,7 +104,7 @@ fn speed_of_halves_has_a_row_for_each_batch() {
     let speed = folder.json(&format!("{SPEED} --batch 4,1 --precision f16"));
     let rows = speed["rows"].as_array().unwrap();
     let cases: Vec<_> = rows.iter().map(|row| (bytes(&row["batch"]), row["weights"].as_str())).collect();
-    assert_eq!(cases, [(4, Some("halves")), (1, Some("halves"))]);
+    assert_eq!(cases, [(4, Some("device_f16")), (1, Some("device_f16"))]);
     for row in rows {
         assert!(row["share_of_peak"].is_null() && row["seconds"].as_f64().unwrap() > 0.0, "{row}");
         assert!(bytes(&row["peak_bytes"]) > 0, "{row}");

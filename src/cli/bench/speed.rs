@@ -120,8 +120,7 @@ impl Speed {
         let nodes = if self.layers { passes.by_node()? } else { Vec::new() };
         let macs = network.graph.cost(input)?.macs * batch as u64;
         let images_per_second = batch as f64 / seconds;
-        let share_of_peak = subject.share_of_peak(macs, seconds);
-        let share_of_peak = Some(share_of_peak);
+        let share_of_peak = Some(subject.share_of_peak(macs, seconds));
         let row = Row { batch, weights, seconds, images_per_second, share_of_peak, peak_bytes };
         Ok(Measured { row, graph: network.graph, nodes })
     }
@@ -134,8 +133,8 @@ impl Speed {
         let peak_bytes = meter::mark();
         let on_device = device::memory(&compute.device)?.map(|memory| memory.used);
         let weights = match compute.precision {
-            Precision::F16 => Weights::Halves,
-            _ => Weights::Device,
+            Precision::F16 => Weights::DeviceF16,
+            _ => Weights::DeviceF32,
         };
         let images_per_second = batch as f64 / seconds;
         let peak_bytes = on_device.unwrap_or(peak_bytes);
@@ -155,7 +154,7 @@ impl Subject<'_> {
         match weights {
             Weights::Bf16 => packed(lowered, Precision::Bf16),
             Weights::Heap => packed(lowered, Precision::F32),
-            Weights::Mapped | Weights::Device | Weights::Halves => Ok(lowered),
+            Weights::Mapped | Weights::DeviceF32 | Weights::DeviceF16 => Ok(lowered),
         }
     }
 

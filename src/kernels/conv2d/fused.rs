@@ -189,12 +189,7 @@ fn on_device<'a>(sizes: &Sizes, epilogue: Epilogue<'a>) -> cuda::Epilogue<'a> {
 
 #[cfg(feature = "cuda")]
 fn windows(sizes: &Sizes) -> cuda::Windows {
-    let ([n, c, h, w], [_, outputs, oh, ow]) = (sizes.x_shape(), sizes.y_shape());
-    let [n, c, h, w, outputs, oh, ow] = [n, c, h, w, outputs, oh, ow].map(|size| size as i32);
-    let window = sizes.conv.window();
-    let [k, stride, padding, dilation] =
-        [window.k, window.stride, window.padding, window.dilation].map(|size| size as i32);
-    cuda::Windows { n, c, outputs, h, w, oh, ow, k, stride, padding, dilation }
+    cuda::Windows::of(&sizes.unfold, [sizes.n, sizes.c, sizes.conv.outputs])
 }
 
 #[cfg(test)]

@@ -146,6 +146,9 @@ fn every_set_of_instructions_gives_the_same_sums() {
     let cases = [
         (Conv2d::same(70, 3, 1), [2, 5, 9, 13]),
         (Conv2d::same(33, 3, 2), [1, 20, 7, 8]),
+        // With a stride: parts, panels and images of several tasks; planes in pieces.
+        (Conv2d::same(130, 3, 2), [17, 70, 9, 8]),
+        (Conv2d::same(9, 3, 2), [2, 5, 40, 17]),
         (Conv2d::same(16, 1, 1), [3, 4, 5, 5]),
         (Conv2d::valid(50, 1, 3), [1, 3, 10, 7]),
         (dilated, [1, 15, 6, 31]),

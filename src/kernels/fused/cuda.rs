@@ -11,6 +11,8 @@ use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result, Storage, Tenso
 use half::f16;
 
 use super::TERMS;
+use crate::graph::op::Window;
+use crate::kernels::unfold::Unfold;
 
 /// What the compiler made of `kernels.cu`; see `build.rs`.
 const KERNELS: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
@@ -32,17 +34,29 @@ const SHARES: usize = 1 << 12;
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(in crate::kernels) struct Windows {
-    pub(in crate::kernels) n: i32,
-    pub(in crate::kernels) c: i32,
-    pub(in crate::kernels) outputs: i32,
-    pub(in crate::kernels) h: i32,
-    pub(in crate::kernels) w: i32,
-    pub(in crate::kernels) oh: i32,
-    pub(in crate::kernels) ow: i32,
-    pub(in crate::kernels) k: i32,
-    pub(in crate::kernels) stride: i32,
-    pub(in crate::kernels) padding: i32,
-    pub(in crate::kernels) dilation: i32,
+    n: i32,
+    c: i32,
+    outputs: i32,
+    h: i32,
+    w: i32,
+    oh: i32,
+    ow: i32,
+    k: i32,
+    stride: i32,
+    padding: i32,
+    dilation: i32,
+}
+
+impl Windows {
+    /// Those of so many images, channels and outputs.
+    pub(in crate::kernels) fn of(unfold: &Unfold, images: [usize; 3]) -> Self {
+        let Unfold { window, h, w, oh, ow } = *unfold;
+        let Window { k, stride, padding, dilation } = window;
+        let [n, c, outputs] = images.map(|size| size as i32);
+        let [h, w, oh, ow] = [h, w, oh, ow].map(|size| size as i32);
+        let [k, stride, padding, dilation] = [k, stride, padding, dilation].map(|size| size as i32);
+        Self { n, c, outputs, h, w, oh, ow, k, stride, padding, dilation }
+    }
 }
 
 // SAFETY: the structure of `kernels.cu`, number by number.
