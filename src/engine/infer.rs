@@ -74,19 +74,14 @@ impl<'a> Forward<'a> {
         Self { graph, params, last_use: graph.last_uses(), values: vec![Some(x.clone())] }
     }
 
-    /// The node that runs next.
-    #[must_use]
-    pub fn next_node(&self) -> Option<&'a Node> {
-        self.graph.nodes.get(self.values.len() - 1)
-    }
-
     /// Runs the next node, if there is one: its value.
     ///
     /// # Errors
     ///
     /// As [`infer`].
     pub fn step(&mut self) -> Result<Option<(Value, &Tensor)>> {
-        let (i, Some(node)) = (self.values.len() - 1, self.next_node()) else { return Ok(None) };
+        let i = self.values.len() - 1;
+        let Some(node) = self.graph.nodes.get(i) else { return Ok(None) };
         let y = apply(node, self.params, &inputs(node, &self.values)?)?;
         for &v in &node.inputs {
             if self.last_use[v] == Some(i) {

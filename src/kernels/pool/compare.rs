@@ -17,7 +17,7 @@ pub(super) fn greatest_of_taps<T: Real, const BESIDE: bool>(
     step: usize,
 ) {
     let n = to[0].len();
-    let reach = n + (taps - 1) * step;
+    let reach = n + taps.saturating_sub(1) * step;
     assert!(to[1].len() == n && from.iter().all(|from| from.len() >= reach), "lines of {n}, read to {reach}");
     assert!(n.is_multiple_of(MOST), "whole registers");
     // SAFETY: as asserted.
