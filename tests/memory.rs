@@ -13,6 +13,7 @@ use archrepair::graph::Params;
 use archrepair::graph::lower::{Lowered, lower};
 use archrepair::graph::op::Conv2d;
 use archrepair::kernels::conv2d::{self, Epilogue};
+use archrepair::kernels::instructions::Instructions;
 use archrepair::kernels::linear;
 use archrepair::memory::{Meter, meter};
 use archrepair::zoo::{Model, Overrides};
@@ -37,6 +38,10 @@ mod streams;
 static METER: calls::Counted = calls::Counted(Meter);
 
 fn main() {
+    // What kernels take beside their results depends on the registers.
+    if let Ok(name) = std::env::var("ARCHREPAIR_ISA") {
+        name.parse::<Instructions>().and_then(Instructions::choose).unwrap();
+    }
     a_block_counts_from_its_allocation_to_its_release();
     the_peak_remembers_what_is_gone_until_it_is_reset();
     a_resized_block_counts_once();

@@ -84,6 +84,7 @@ fn main() -> ExitCode {
     if let Some(name) = &arguments.child {
         return options.answer(|| own::run(name, arguments.seconds));
     }
+    options::choose_instructions();
     println!("rounds {}, threads {}, {}", arguments.rounds, options.threads, machine::text());
     let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build().unwrap();
     let rates = pool.install(Rates::measure).unwrap();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use archrepair::kernels::instructions::Instructions;
 use archrepair::memory::meter;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -72,6 +73,7 @@ impl Options {
         &self,
         run: impl FnOnce() -> Result<M, E> + Send,
     ) -> ExitCode {
+        choose_instructions();
         meter::set_up_heap();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build().unwrap();
         match pool.install(run) {
@@ -82,5 +84,12 @@ impl Options {
             }
         }
         ExitCode::SUCCESS
+    }
+}
+
+/// Computes by the vector instructions that `ARCHREPAIR_ISA` names, as the program does.
+pub(crate) fn choose_instructions() {
+    if let Ok(name) = std::env::var("ARCHREPAIR_ISA") {
+        name.parse::<Instructions>().and_then(Instructions::choose).unwrap();
     }
 }

@@ -28,7 +28,11 @@ use clap::{Parser, Subcommand};
 use crate::device::{Compute, DeviceChoice, Precision};
 use crate::engine::packing::has_bf16;
 use crate::error::{Error, Result};
+use crate::kernels::instructions::Instructions;
 pub use console::Console;
+
+/// The environment variable that has kernels of the CPU use other vector instructions than the best there are.
+const INSTRUCTIONS: &str = "ARCHREPAIR_ISA";
 
 /// Exit status of a repair that the gate refused.
 pub const REFUSED: u8 = 3;
@@ -37,6 +41,9 @@ pub const REFUSED: u8 = 3;
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "Start with `archrepair demo`: it needs nothing but this program.
+
+ARCHREPAIR_ISA=avx512, avx2, neon or portable has the CPU compute by these vector instructions
+instead of the best it has.
 
 Exit status: 0 done, 2 wrong usage, 3 a repair that the gate refused, 10 and above one for each kind
 of failure.")]
@@ -156,6 +163,9 @@ pub fn run(cli: &Cli) -> u8 {
 }
 
 fn dispatch(cli: &Cli, console: &Console) -> Result<u8> {
+    if let Some(name) = std::env::var_os(INSTRUCTIONS) {
+        name.to_string_lossy().parse::<Instructions>()?.choose()?;
+    }
     // A device that is not there is an error before any work.
     let compute = cli.global.compute()?;
     cli.command.check(&cli.global, &compute)?;

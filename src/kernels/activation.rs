@@ -5,10 +5,9 @@
 //! Sigmoid and its hard form need `y`; SiLU and hard swish need `x`.
 
 use candle_core::{DType, Tensor};
-use rayon::prelude::*;
 
 use super::planes::{same_shape, zip};
-use super::share::zeros;
+use super::share::{pieces, zeros};
 use super::simd::widened;
 use super::{Real, by_dtype, is_slow_path, planes, slice, tensor};
 use crate::error::{During, Result};
@@ -95,7 +94,8 @@ pub(crate) fn mask<T: Real>(kind: Activation, y: &[T]) -> Result<Vec<u8>> {
     let bit = |i: usize, y: T| u8::from((y > T::zero()) & (y < top)) << i;
     let pack = |y: &[T]| y.iter().enumerate().fold(0, |byte, (i, &y)| byte | bit(i, y));
     let mut mask = zeros::<u8>(ACTIVATING, y.len().div_ceil(8))?;
-    mask.par_chunks_mut(TASK / 8).zip(y.par_chunks(TASK)).for_each(|(mask, y)| {
+    pieces(&mut mask, TASK / 8, &|i, mask| {
+        let y = &y[i * TASK..y.len().min((i + 1) * TASK)];
         widened(|| {
             // A length known to the compiler lets it test eight at once.
             let (whole, rest) = y.as_chunks::<8>();

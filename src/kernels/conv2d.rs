@@ -143,11 +143,11 @@ pub fn scratch_bytes(conv: &Conv2d, x_shape: &[usize], pass: Pass, threads: usiz
     let sizes = Sizes::new(conv, x_shape, &conv.weight_shape(c))?;
     Ok(match pass {
         Pass::Dw if sizes.is_depthwise() => {
-            depthwise::dw_scratch_len::<f32>(&sizes, threads) * size_of::<f32>()
+            share::scratch_bytes::<f32>(depthwise::dw_scratch_len::<f32>(&sizes, threads))
         }
         Pass::Dw => dw::scratch_bytes::<f32>(&sizes, threads),
-        Pass::Dx => dx_scratch_len::<f32>(&sizes, threads) * size_of::<f32>(),
-        Pass::Forward => scratch_len::<f32>(&sizes, threads) * size_of::<f32>(),
+        Pass::Dx => share::scratch_bytes::<f32>(dx_scratch_len::<f32>(&sizes, threads)),
+        Pass::Forward => share::scratch_bytes::<f32>(scratch_len::<f32>(&sizes, threads)),
     })
 }
 

@@ -1,8 +1,8 @@
 //! Changing the elements of a tensor where they lie.
 
 use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout};
-use rayon::prelude::*;
 
+use super::share::pieces;
 use super::simd::widened;
 
 /// Elements that one task changes.
@@ -69,15 +69,15 @@ fn change<const N: usize>(
     if let Some(other) = others.iter().find(|other| other.len() != own.len()) {
         candle_core::bail!("{} numbers for {}", other.len(), own.len());
     }
-    let run = |(task, own): (usize, &mut [f32])| {
+    let run = |task: usize, own: &mut [f32]| {
         let others = others.map(|all| &all[task * TASK..][..own.len()]);
         widened(|| own.iter_mut().enumerate().for_each(|(i, own)| f(own, others.map(|all| all[i]))));
     };
     // Most tensors are small: waking other threads would cost more than the step.
     if own.len() <= TASK {
-        run((0, own));
+        run(0, own);
     } else {
-        own.par_chunks_mut(TASK).enumerate().for_each(run);
+        pieces(own, TASK, &run);
     }
     Ok(())
 }

@@ -3,11 +3,10 @@
 //! Shapes: `x` `dx` `[n, f]`, `y` `dy` `[n, o]`, `w` `dw` `[o, f]`, `bias` `dbias` `[o]`.
 
 use candle_core::Tensor;
-use rayon::prelude::*;
 
 use super::matmul::{Matrix, MatrixMut, Write, matmul};
 use super::planes::{mismatch, wide};
-use super::share::zeros;
+use super::share::{pieces, zeros};
 use super::{Real, by_dtype, is_slow_path, slice, tensor};
 use crate::error::{During, Result};
 
@@ -110,8 +109,7 @@ pub fn dbias(dy: &Tensor) -> Result<Tensor> {
 /// Writes `A B` to the contiguous rows of `c`, a fixed number of rows a task.
 fn blocks<T: Real>(c: &mut [T], a: Matrix<T>, b: Matrix<T>, write: Write) {
     let row_stride = b.cols;
-    let tasks = c.par_chunks_mut((ROWS * row_stride).max(1)).enumerate();
-    tasks.for_each(|(i, data)| {
+    pieces(c, ROWS * row_stride, &|i, data| {
         let rows = a.rows_in(i * ROWS..a.rows.min((i + 1) * ROWS));
         matmul(MatrixMut { data, row_stride }, rows, b, write);
     });

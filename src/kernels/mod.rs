@@ -26,6 +26,7 @@ pub mod elementwise;
 pub mod gate;
 pub mod global_pool;
 pub mod instance_norm;
+pub mod instructions;
 pub mod linear;
 pub mod mix;
 pub mod pad;

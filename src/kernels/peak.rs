@@ -44,7 +44,7 @@ struct Peak<'a> {
 impl Job<f32> for Peak<'_> {
     unsafe fn run<S: Isa<Register: Lanes<Element = f32>>>(self) {
         // As many sums as the registers hold beside the factor: a sum waits for itself some cycles.
-        if S::TALL > 8 {
+        if S::BUDGET.registers > 24 {
             // SAFETY: the caller promises the processor.
             unsafe { S::vectorize(Rounds::<24>(self)) };
         } else {

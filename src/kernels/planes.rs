@@ -12,7 +12,7 @@ use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
 pub(crate) use self::sums::{channel_sums, sum, sums};
-use super::share::{filled, zeros};
+use super::share::{filled, pieces, zeros};
 use super::simd::widened;
 use super::{Real, tensor};
 use crate::error::{During, Result};
@@ -32,7 +32,7 @@ pub(crate) fn build<T: Real>(
     f: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
 ) -> Result<Vec<T>> {
     let fill = |y: &mut [MaybeUninit<T>]| {
-        y.par_chunks_mut(SERIAL).enumerate().for_each(|(i, out)| {
+        pieces(y, SERIAL, &|i, out| {
             let out = cleared(out);
             widened(|| write_from(i * SERIAL, out, pixels, &f));
         });
@@ -58,9 +58,7 @@ fn cleared<T: Real>(piece: &mut [MaybeUninit<T>]) -> &mut [T] {
 
 /// As [`build`], to memory that is there: `f` finds what `y` held before.
 pub(crate) fn write<T: Real>(y: &mut [T], pixels: usize, f: impl Fn(usize, Range<usize>, &mut [T]) + Sync) {
-    y.par_chunks_mut(SERIAL)
-        .enumerate()
-        .for_each(|(i, out)| widened(|| write_from(i * SERIAL, out, pixels, &f)));
+    pieces(y, SERIAL, &|i, out| widened(|| write_from(i * SERIAL, out, pixels, &f)));
 }
 
 /// The elements from `start` on.
@@ -84,7 +82,8 @@ pub(crate) fn changed<T: Real>(
     f: impl Fn(usize, Range<usize>, &mut [T]) + Sync,
 ) -> Result<Vec<T>> {
     let fill = |y: &mut [MaybeUninit<T>]| {
-        y.par_chunks_mut(SERIAL).zip(x.par_chunks(SERIAL)).enumerate().for_each(|(i, (out, x))| {
+        pieces(y, SERIAL, &|i, out| {
+            let x = &x[i * SERIAL..][..out.len()];
             widened(|| {
                 for (j, (out, x)) in out.chunks_mut(BLOCK).zip(x.chunks(BLOCK)).enumerate() {
                     write_from(i * SERIAL + j * BLOCK, out.write_copy_of_slice(x), pixels, &f);
@@ -115,9 +114,7 @@ pub(crate) fn collect<T: Real, I: Iterator<Item = T>>(
         assert_eq!(written, n, "elements of {what}");
     };
     let fill = |y: &mut [MaybeUninit<T>]| {
-        y.par_chunks_mut(SERIAL)
-            .enumerate()
-            .for_each(|(i, out)| widened(|| write_from(i * SERIAL, out, pixels, &write)));
+        pieces(y, SERIAL, &|i, out| widened(|| write_from(i * SERIAL, out, pixels, &write)));
     };
     // SAFETY: `write_from` gives every element to `write` once, which asserts that it writes them.
     #[allow(unsafe_code)]
@@ -158,14 +155,20 @@ pub(crate) fn build_whole<T: Real>(
 
 /// As [`build_whole`], to memory that is there: `f` finds what `y` held before.
 pub(crate) fn write_whole<T: Real>(y: &mut [T], pixels: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-    let of_plane = y.par_chunks_exact_mut(pixels.max(1)).with_min_len(SERIAL.div_ceil(pixels.max(1)));
-    of_plane.enumerate().for_each(|(i, out)| widened(|| f(i, out)));
+    let (pixels, together) = (pixels.max(1), SERIAL.div_ceil(pixels.max(1)));
+    pieces(y, together * pixels, &|i, planes| {
+        for (j, out) in planes.chunks_exact_mut(pixels).enumerate() {
+            widened(|| f(i * together + j, out));
+        }
+    });
 }
 
 /// `y[plane] = f(plane)` for planes of `pixels` elements, in parallel.
 pub(crate) fn reduce<T: Real>(y: &mut [T], pixels: usize, f: impl Fn(usize) -> T + Sync) {
     let least = SERIAL.div_ceil(pixels.max(1));
-    y.par_iter_mut().with_min_len(least).enumerate().for_each(|(i, y)| widened(|| *y = f(i)));
+    pieces(y, least, &|i, planes| {
+        widened(|| planes.iter_mut().enumerate().for_each(|(j, y)| *y = f(i * least + j)));
+    });
 }
 
 /// `f` of every element of `x`.
@@ -181,7 +184,8 @@ pub(crate) fn zip<T: Real>(what: &str, [a, b]: [&[T]; 2], f: impl Fn(T, T) -> T 
 /// `f(plane)` for every plane, in parallel.
 pub(crate) fn each<R: Send>(planes: usize, pixels: usize, f: impl Fn(usize) -> R + Sync) -> Vec<R> {
     let least = SERIAL.div_ceil(pixels.max(1));
-    (0..planes).into_par_iter().with_min_len(least).map(|i| widened(|| f(i))).collect()
+    let f: &(dyn Fn(usize) -> R + Sync) = &|i| widened(|| f(i));
+    (0..planes).into_par_iter().with_min_len(least).map(f).collect()
 }
 
 /// The elements of plane `index`.
@@ -201,11 +205,11 @@ pub(crate) fn dot_scratch_bytes(elements: usize) -> usize {
 
 /// The sum of `a * b` over all elements, in parallel.
 pub(crate) fn dot<T: Real>(a: &[T], b: &[T]) -> f64 {
-    let parts: Vec<f64> = a
-        .par_chunks(SERIAL)
-        .zip(b.par_chunks(SERIAL))
-        .map(|(a, b)| widened(|| sum([a, b], |[a, b]| a * b)))
-        .collect();
+    let mut parts = vec![0.0; a.len().div_ceil(SERIAL)];
+    pieces(&mut parts, 1, &|i, part| {
+        let [a, b] = [a, b].map(|all| &all[i * SERIAL..all.len().min((i + 1) * SERIAL)]);
+        part[0] = widened(|| sum([a, b], |[a, b]| a * b));
+    });
     parts.iter().sum()
 }
 

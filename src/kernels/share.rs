@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::WithDType;
 use rayon::prelude::*;
 
+use super::simd::LINE;
 use crate::error::Result;
 use crate::meter::reserve;
 
@@ -64,35 +65,52 @@ pub(crate) fn room<T>(what: &str, n: usize) -> Result<Vec<T>> {
     Ok(Vec::with_capacity(n))
 }
 
+/// Gives each piece of `length` elements of `all`, with its number, to the threads of the pool.
+///
+/// `f` is behind a reference, so that the pool's code is compiled for each kind of element and not for each `f`.
+pub(crate) fn pieces<T: Send>(all: &mut [T], length: usize, f: &(dyn Fn(usize, &mut [T]) + Sync)) {
+    all.par_chunks_mut(length.max(1)).enumerate().for_each(|(i, piece)| f(i, piece));
+}
+
 /// How many workers share `items` pieces of work on `threads` threads.
 fn count(items: usize, threads: usize) -> usize {
     items.min(threads).max(1)
 }
 
-/// Memory that kernels write to before they read it: nothing clears it, since that takes as long as many a
-/// kernel.
-pub(crate) struct Scratch<T>(Vec<MaybeUninit<T>>);
+/// Memory that kernels write to before they read it, from the start of a line of the cache on: nothing clears it,
+/// since that takes as long as many a kernel.
+pub(crate) struct Scratch<T> {
+    all: Vec<MaybeUninit<T>>,
+    n: usize,
+}
 
 impl<T: WithDType> Scratch<T> {
-    /// `n` elements for `what`.
+    /// `n` elements for `what`, and less than a line for their place.
     ///
     /// # Errors
     ///
     /// As [`zeros`].
     pub(crate) fn new(what: &str, n: usize) -> Result<Self> {
-        let mut all = room(what, n)?;
+        let len = scratch_bytes::<T>(n) / size_of::<T>();
+        let mut all = room(what, len)?;
         // In tests of kernels what is read before it is written shows.
         let poison = || MaybeUninit::new(T::from_f64(f64::NAN));
-        all.resize_with(n, || if cfg!(test) { poison() } else { MaybeUninit::uninit() });
-        Ok(Self(all))
+        all.resize_with(len, || if cfg!(test) { poison() } else { MaybeUninit::uninit() });
+        Ok(Self { all, n })
     }
 
     /// All of it, whatever it holds.
     #[allow(unsafe_code)] // the same memory by another name
     pub(crate) fn numbers(&mut self) -> &mut [T] {
+        let first = self.all.as_ptr().align_offset(LINE).min(self.all.len() - self.n);
         // SAFETY: all bits are numbers, and no kernel reads what it has not written.
-        unsafe { &mut *(std::ptr::from_mut(self.0.as_mut_slice()) as *mut [T]) }
+        unsafe { &mut *(std::ptr::from_mut(&mut self.all[first..first + self.n]) as *mut [T]) }
     }
+}
+
+/// Bytes of [`Scratch`] of `n` elements.
+pub(crate) fn scratch_bytes<T>(n: usize) -> usize {
+    if n == 0 { 0 } else { n * size_of::<T>() + LINE }
 }
 
 /// Elements of scratch on `threads` threads: `n` for each of the workers that share `items` pieces of work.
@@ -155,9 +173,12 @@ fn workers<T: Send>((scratch, n): (&mut [T], usize), items: usize, f: impl Fn(&m
     let most = scratch.len().checked_div(n).unwrap_or_else(rayon::current_num_threads);
     let pieces = Mutex::new(scratch.chunks_exact_mut(n.max(1)));
     // The caller is the first of them.
-    (0..count(items, most)).into_par_iter().with_max_len(1).for_each(|worker| {
-        f(next(&pieces).unwrap_or_default(), worker);
-    });
+    on_each(count(items, most), &|worker| f(next(&pieces).unwrap_or_default(), worker));
+}
+
+/// Runs `f` with each number below `n` on a thread, the first on the caller's.
+fn on_each(n: usize, f: &(dyn Fn(usize) + Sync)) {
+    (0..n).into_par_iter().with_max_len(1).for_each(f);
 }
 
 fn next<I: Iterator>(items: &Mutex<I>) -> Option<I::Item> {

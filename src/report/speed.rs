@@ -10,6 +10,8 @@ use crate::graph::op::{Conv2d, Op, Shape};
 pub struct Speed {
     /// Threads that computed.
     pub threads: usize,
+    /// The vector instructions of the processor that they used.
+    pub instructions: String,
     /// Multiply-adds a second that they do at most, all at once and in registers alone.
     pub peak_macs_per_second: f64,
     /// A row for each size of batch and place of the weights.
@@ -94,8 +96,10 @@ impl Speed {
     #[must_use]
     pub fn text(&self) -> String {
         let billions = self.peak_macs_per_second / 1e9;
-        let head =
-            format!("threads {}, peak rate {billions:.1} billion multiply-adds a second\n\n", self.threads);
+        let head = format!(
+            "threads {}, {}, peak rate {billions:.1} billion multiply-adds a second\n\n",
+            self.threads, self.instructions
+        );
         let mut text = head + &self.passes().to_string();
         for layers in self.layers.chunk_by(|a, b| a.batch == b.batch) {
             text.push_str(&format!("\nbatch {}, operation by operation\n\n", layers[0].batch));
@@ -249,8 +253,13 @@ mod tests {
         };
         let rows = vec![row(1, Weights::Mapped), row(8, Weights::Heap)];
         let layers = vec![layer(1, 2000), layer(8, 0)];
-        let text = Speed { threads: 2, peak_macs_per_second: 2.5e9, rows, layers }.text();
-        assert!(text.starts_with("threads 2, peak rate 2.5 billion multiply-adds a second\n\n"), "{text}");
+        let text =
+            Speed { threads: 2, instructions: "avx2".into(), peak_macs_per_second: 2.5e9, rows, layers }
+                .text();
+        assert!(
+            text.starts_with("threads 2, avx2, peak rate 2.5 billion multiply-adds a second\n\n"),
+            "{text}"
+        );
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         for want in [
             "1 mapped 250.000 4.0 50.00 % 1.0 MiB",

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::graph::lower::{Lowered, lower};
 use crate::graph::op::Shape;
 use crate::graph::{Graph, Node};
+use crate::kernels::instructions::Instructions;
 use crate::kernels::peak;
 use crate::memory::meter;
 use crate::repair::patching::deploy_mapped;
@@ -104,8 +105,8 @@ impl Speed {
             }
         }
         let Subject { peak_macs_per_second, .. } = subject;
-        let table =
-            speed::Speed { threads: rayon::current_num_threads(), peak_macs_per_second, rows, layers };
+        let (threads, instructions) = (rayon::current_num_threads(), Instructions::in_use().to_string());
+        let table = speed::Speed { threads, instructions, peak_macs_per_second, rows, layers };
         console.result(&table.text(), &json!(table))?;
         Ok(0)
     }

@@ -12,30 +12,32 @@
 //! their own; when all of them are done, these are added to `dw` in the order of the tasks. So no sum
 //! depends on the number of threads, and besides `dw` there are a few blocks.
 //!
-//! In a task the gradients of a few output rows are copied pixel by pixel, so that a tile holds
-//! neighbouring output channels side by side; see `tile`.
+//! In a task the gradients of a few output rows are copied pixel by pixel, so that a tile holds neighbouring
+//! output channels side by side, and so is what windows read there: then the sums over pixels for all input channels
+//! of a tap are a matrix product, and for a row of taps, too; see `tile`.
 
 mod cut;
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use self::cut::{Cut, Task};
-use super::source::{Source, source};
 use super::sums::Target;
-use super::tile::{self, Taps};
-use super::winograd::dw::Read;
+use super::tile::{self, Pixels};
+use super::winograd::dw::{ByTiles, Read};
 use super::{CONVOLVING, Sizes};
 use crate::error::Result;
 use crate::kernels::Real;
 use crate::kernels::matmul::Matrix;
 use crate::kernels::matmul::pack::{self, Columns, Run};
 use crate::kernels::share::{self, Scratch, share, zeros};
-use crate::kernels::simd::{Isa, Job, Lanes, Num};
+use crate::kernels::simd::{Isa, Job, Lanes};
+use crate::kernels::unfold::Unfold;
 
 /// Bytes beside `dw`.
 pub(super) fn scratch_bytes<T: Real>(sizes: &Sizes, threads: usize) -> usize {
     let cut = Cut::new(sizes, T::widths());
-    cut.scratch_lens(threads).iter().sum::<usize>() * size_of::<T>()
+    cut.scratch_lens(threads).into_iter().map(share::scratch_bytes::<T>).sum()
 }
 
 pub(super) fn dw<T: Real>(sizes: &Sizes, dy: &[T], x: &[T]) -> Result<Vec<T>> {
@@ -107,90 +109,166 @@ struct Sum<'a, T> {
 
 impl<T: Real> Job<T> for Sum<'_, T> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
-        let Self { cut, task, dy, x, to, scratch } = self;
-        let (block, scratch) = scratch.split_at_mut(cut.block());
+        let (block, scratch) = self.scratch.split_at_mut(self.cut.block());
+        let work = Work { cut: self.cut, task: self.task, dy: self.dy, x: self.x };
+        if let Some(by_tiles) = &self.cut.by_tiles {
+            // SAFETY: the caller promises the processor.
+            unsafe { work.sum_tiles::<S>(by_tiles, block, scratch) };
+            let from = Run { from: block, stride: self.cut.width, n: self.cut.terms(self.task) };
+            // SAFETY: the caller promises the processor and the place.
+            return unsafe { pack::transposed::<S>(from, self.task.outputs.len(), self.to) };
+        }
         // SAFETY: the caller promises the processor.
-        unsafe { sum::<S, T>(cut, task, [dy, x], block, scratch) };
-        let from = Run { from: block, stride: cut.width, n: cut.terms(task) };
+        unsafe { work.sum_pixels::<S>(block, scratch) };
         // SAFETY: the caller promises the processor and the place.
-        unsafe { pack::transposed::<S>(from, task.outputs.len(), to) };
+        unsafe { work.write::<S>(block, scratch, self.to) };
     }
 }
 
-/// The sum of a task, `[c][taps][width]`.
-///
-/// # Safety
-///
-/// The processor must know the instructions of `S`.
-unsafe fn sum<S: Isa<Register: Lanes<Element = T>>, T: Real>(
-    cut: &Cut,
-    task: &Task,
-    [dy, x]: [&[T]; 2],
-    block: &mut [T],
-    scratch: &mut [T],
-) {
-    let Sizes { c, conv, unfold, .. } = cut.sizes;
-    let ([x_plane, y_plane], ow) = ([unfold.h * unfold.w, unfold.oh * unfold.ow], unfold.ow);
-    let first_x = (task.group * (c / conv.groups) + task.inputs.start) * x_plane;
-    let first_dy = (task.group * (conv.outputs / conv.groups) + task.outputs.start) * y_plane;
-    if let Some(by_tiles) = &cut.by_tiles {
-        let (image_x, image_dy) = (c * x_plane, conv.outputs * y_plane);
-        let x = &x[task.images.start * image_x + first_x..];
-        let dy = &dy[task.images.start * image_dy + first_dy..];
-        let x = Read { data: x, channels: task.inputs.len(), image: image_x };
-        let dy = Read { data: dy, channels: task.outputs.len(), image: image_dy };
-        // SAFETY: the caller promises the processor.
-        return unsafe { by_tiles.sum::<S>((x, dy), task.images.len(), (block, cut.width), scratch) };
+/// What the sum of a task reads.
+struct Work<'a, T> {
+    cut: &'a Cut,
+    task: &'a Task,
+    dy: &'a [T],
+    x: &'a [T],
+}
+
+impl<T: Real> Work<'_, T> {
+    /// The first elements of `x` and `dy` that an image of the task has, and those of all its channels.
+    fn places(&self, image: usize) -> [usize; 2] {
+        let (Sizes { c, conv, unfold, .. }, task) = (&self.cut.sizes, self.task);
+        let x = (image * c + task.group * (c / conv.groups) + task.inputs.start) * unfold.h * unfold.w;
+        let output = image * conv.outputs + task.group * (conv.outputs / conv.groups) + task.outputs.start;
+        [x, output * unfold.oh * unfold.ow]
     }
-    let (gradients, copy) = scratch.split_at_mut(cut.lens()[1]);
-    block.fill(T::zero());
-    for image in task.images.clone() {
-        let x = &x[image * c * x_plane + first_x..][..task.inputs.len() * x_plane];
-        let dy = &dy[image * conv.outputs * y_plane + first_dy..][..task.outputs.len() * y_plane];
-        for start in (0..unfold.oh).step_by(cut.rows) {
-            let rows = start..unfold.oh.min(start + cut.rows);
-            let (data, cols) = (&dy[start * ow..], task.outputs.len());
-            let matrix = Matrix { data, rows: rows.len() * ow, cols, row_stride: 1, col_stride: y_plane };
-            // SAFETY: the caller promises the processor.
-            unsafe { pack::rows::<S>(gradients, matrix, cut.width) };
-            let axes = [&cut.axes[0], &cut.axes[1]];
-            // SAFETY: the caller promises the processor.
-            let from = unsafe { source::<S>(x, [unfold.h, unfold.w], axes, &rows, copy) };
-            // SAFETY: the caller promises the processor.
-            unsafe { sum_rows::<S>(cut, [task.inputs.len(), rows.len()], (from, gradients), block) };
+
+    /// The sums over tiles, `[c][taps][width]`.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `S`.
+    unsafe fn sum_tiles<S: Isa<Register: Lanes<Element = T>>>(
+        &self,
+        by_tiles: &ByTiles,
+        block: &mut [T],
+        scratch: &mut [T],
+    ) {
+        let (sizes, task) = (&self.cut.sizes, self.task);
+        let [x, dy] = self.places(task.images.start);
+        let x = Read { data: &self.x[x..], channels: task.inputs.len(), image: sizes.x_len() };
+        let dy = Read { data: &self.dy[dy..], channels: task.outputs.len(), image: sizes.y_len() };
+        // SAFETY: the caller promises the processor.
+        unsafe { by_tiles.sum::<S>((x, dy), task.images.len(), (block, self.cut.width), scratch) }
+    }
+
+    /// The sums over pixels, `[taps][c][width]`.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `S`.
+    unsafe fn sum_pixels<S: Isa<Register: Lanes<Element = T>>>(&self, block: &mut [T], scratch: &mut [T]) {
+        let Unfold { h, w, oh, ow, .. } = self.cut.sizes.unfold;
+        let (gradients, copy) = scratch.split_at_mut(self.cut.lens()[1]);
+        block.fill(T::zero());
+        for image in self.task.images.clone() {
+            let [x, dy] = self.places(image);
+            let x = &self.x[x..][..self.task.inputs.len() * h * w];
+            let dy = &self.dy[dy..][..self.task.outputs.len() * oh * ow];
+            for start in (0..oh).step_by(self.cut.rows) {
+                let rows = start..oh.min(start + self.cut.rows);
+                let (data, cols) = (&dy[start * ow..], self.task.outputs.len());
+                let matrix = Matrix { data, rows: rows.len() * ow, cols, row_stride: 1, col_stride: oh * ow };
+                // SAFETY: the caller promises the processor.
+                unsafe { pack::rows::<S>(gradients, matrix, self.cut.width) };
+                // SAFETY: the caller promises the processor.
+                unsafe { self.copy::<S>(x, &rows, copy) };
+                // SAFETY: the caller promises the processor.
+                unsafe { self.add::<S>(rows.len(), [copy, gradients], block) };
+            }
         }
     }
-}
 
-/// Adds what some rows of an image give to `block`.
-///
-/// # Safety
-///
-/// The processor must know the instructions of `S`.
-unsafe fn sum_rows<S: Isa>(
-    cut: &Cut,
-    [channels, rows]: [usize; 2],
-    (x, dy): (Source<Num<S>>, &[Num<S>]),
-    block: &mut [Num<S>],
-) {
-    let registers = cut.width / S::Register::LANES;
-    let (k, taps, dilation) = (cut.sizes.conv.k, cut.sizes.unfold.taps(), cut.sizes.conv.dilation);
-    let [down, across] = &cut.axes;
-    let address = |index: usize| {
-        let (c, tap) = (index / taps, index % taps);
-        x.data.as_ptr().wrapping_add(c * x.channel + tap / k * dilation * x.row + tap % k * dilation)
-    };
-    for (start, size) in tile::tiles(channels * taps, registers) {
-        let tile = Taps {
-            x_strides: [down.stride * x.row, across.stride],
-            dy: dy.as_ptr(),
-            counts: [rows, across.outputs],
-            sums: block.as_mut_ptr().wrapping_add(start * cut.width),
-            width: cut.width,
-        };
-        // SAFETY: the caller promises the processor. `x` holds all that the rows read, `dy` a gradient for
-        // each of their pixels, and the block sums for all taps.
-        unsafe { tile::taps::<S>(&tile, (size, |q| address(start + q)), registers) }
+    /// Copies what output rows read of `x`, with zeros outside: `[row][column][c]`.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `S`.
+    unsafe fn copy<S: Isa<Register: Lanes<Element = T>>>(&self, x: &[T], rows: &Range<usize>, to: &mut [T]) {
+        let (Cut { axes: [down, across], .. }, Unfold { h, w, .. }) = (self.cut, self.cut.sizes.unfold);
+        let ([ys, xs], n) = ([down.reads(rows), across.reads(&(0..across.outputs))], self.task.inputs.len());
+        let before = ((-xs.start).max(0) as usize).min(xs.len());
+        let first = xs.start.max(0) as usize;
+        let inside = w.saturating_sub(first).min(xs.len() - before);
+        for (y, to) in ys.step_by(down.row_step()).zip(to.chunks_exact_mut(xs.len() * n)) {
+            if y < 0 || y >= h as isize || inside == 0 {
+                to.fill(T::zero());
+                continue;
+            }
+            to[..before * n].fill(T::zero());
+            to[(before + inside) * n..].fill(T::zero());
+            let from = Run { from: &x[y as usize * w + first..], stride: h * w, n };
+            let columns = Columns { to: to[before * n..].as_mut_ptr(), stride: n, whole: false };
+            // SAFETY: the caller promises the processor; there is place for all channels of each pixel.
+            unsafe { pack::transposed::<S>(from, inside, columns) };
+        }
+    }
+
+    /// Adds the products of so many rows of what was read, and of gradients, `[pixel][width]`.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `S`.
+    unsafe fn add<S: Isa<Register: Lanes<Element = T>>>(
+        &self,
+        rows: usize,
+        [x, gradients]: [&[T]; 2],
+        block: &mut [T],
+    ) {
+        let (Cut { axes: [down, across], width, sizes, .. }, n) = (self.cut, self.task.inputs.len());
+        let (ow, row) = (across.outputs, across.reads(&(0..across.outputs)).len() * n);
+        // Neighbouring taps read neighbouring terms where nothing lies between them.
+        let together = if sizes.conv.dilation == 1 { across.taps } else { 1 };
+        for (i, j) in (0..down.taps).flat_map(|i| (0..across.taps).step_by(together).map(move |j| (i, j))) {
+            let (y, x_of) = (i * sizes.conv.dilation / down.row_step(), j * sizes.conv.dilation);
+            let products = Pixels {
+                x: x[y * row + x_of * n..].as_ptr(),
+                x_step: 1,
+                x_strides: [0, down.stride / down.row_step() * row, across.stride * n].map(|of| of as isize),
+                w: gradients.as_ptr(),
+                w_strides: [0, ow * width, *width],
+                counts: [1, rows, ow],
+                sums: block[(i * across.taps + j) * n * width..].as_mut_ptr(),
+                width: *width,
+                adds: true,
+            };
+            // SAFETY: the caller promises the processor; what is read and gradients of all pixels are there, and the
+            // block has sums for all terms.
+            unsafe { tile::pixels::<S>(&products, together * n, width / S::Register::LANES) };
+        }
+    }
+
+    /// Writes the sums over pixels to their columns, with `room` for those of a channel.
+    ///
+    /// # Safety
+    ///
+    /// The processor must know the instructions of `S`, and there must be place for them.
+    unsafe fn write<S: Isa<Register: Lanes<Element = T>>>(
+        &self,
+        block: &[T],
+        room: &mut [T],
+        to: Columns<T>,
+    ) {
+        let (width, taps, channels) = (self.cut.width, self.cut.sizes.unfold.taps(), self.task.inputs.len());
+        let room = &mut room[..taps * width];
+        for c in 0..channels {
+            for (tap, to) in room.chunks_exact_mut(width).enumerate() {
+                to.copy_from_slice(&block[(tap * channels + c) * width..][..width]);
+            }
+            let from = Run { from: &*room, stride: width, n: taps };
+            let to = Columns { to: to.to.wrapping_add(c * taps), ..to };
+            // SAFETY: the caller's promise.
+            unsafe { pack::transposed::<S>(from, self.task.outputs.len(), to) };
+        }
     }
 }
 

@@ -34,6 +34,9 @@ const DEPTH: usize = 64;
 /// Pixels of an image at least: registers of fewer are often not full.
 const LEAST: usize = 64;
 
+/// Outputs that are summed between two requests for lines of the next strip: whole tiles of every set.
+const ASKED: usize = 12;
+
 /// How the work is cut.
 pub(super) struct Pointwise(Correlation);
 
@@ -97,7 +100,7 @@ impl<T: Real> Job<T> for Sums<'_, T, Pointwise> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
         let how = self.how;
         let (work, scratch) = self.work();
-        let widths = [S::Register::LANES, S::PANEL * S::Register::LANES];
+        let widths = [S::Register::LANES, S::BUDGET.panel * S::Register::LANES];
         let tasks = how.tasks(widths);
         share_places((scratch, how.lens(widths[1]).iter().sum()), tasks, |scratch, index| {
             // SAFETY: the caller promises the processor, and every task has outputs of its own.
@@ -112,7 +115,7 @@ impl<T: Real> Work<'_, T, Pointwise> {
     /// The processor must know the instructions of `S`, and no other task may have these outputs.
     unsafe fn task<S: Isa<Register: Lanes<Element = T>>>(&self, task: &Task, scratch: &mut [T]) {
         let (how, plane, lanes) = (&self.how.0, self.how.0.pixels(), S::Register::LANES);
-        let [weights, strip, _] = self.how.lens(S::PANEL * lanes);
+        let [weights, strip, _] = self.how.lens(S::BUDGET.panel * lanes);
         let (copied, scratch) = scratch.split_at_mut(weights);
         let (copy, sums) = scratch.split_at_mut(strip);
         let of = ((task.group, &task.outputs), &(0..how.inputs));
@@ -129,7 +132,7 @@ impl<T: Real> Work<'_, T, Pointwise> {
         let mut start = task.pixels.start;
         while start < task.pixels.end {
             let left = (task.pixels.end - start).div_ceil(lanes);
-            let row = left.div_ceil(left.div_ceil(S::PANEL)) * lanes;
+            let row = left.div_ceil(left.div_ceil(S::BUDGET.panel)) * lanes;
             let pixels = start..task.pixels.end.min(start + row);
             let copy = &mut copy[..how.inputs.div_ceil(S::DEPTH) * row];
             // SAFETY: the caller promises the processor.
@@ -214,9 +217,10 @@ impl<T: Real> Strip<'_, T> {
     ) {
         let registers = self.row / S::Register::LANES;
         let width = outputs.next_multiple_of(S::Register::LANES);
-        for (first, size) in tile::tiles(outputs, registers) {
-            self.ahead.ask(first..first + size, outputs);
-            let tile = Pixels {
+        for first in (0..outputs).step_by(ASKED) {
+            let n = ASKED.min(outputs - first);
+            self.ahead.ask(first..first + n, outputs);
+            let sums = Pixels {
                 x: self.weights.as_ptr().wrapping_add(first),
                 x_step: 1,
                 x_strides: [width as isize, 0, 0],
@@ -228,7 +232,7 @@ impl<T: Real> Strip<'_, T> {
                 adds: false,
             };
             // SAFETY: the caller's promise.
-            unsafe { tile::pixels::<S>(&tile, size, registers) };
+            unsafe { tile::pixels::<S>(&sums, n, registers) };
         }
     }
 }

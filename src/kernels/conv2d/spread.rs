@@ -146,7 +146,7 @@ impl<T: Real> Job<T> for Sums<'_, T, Spread> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
         let how = self.how;
         let (work, scratch) = self.work();
-        let panel = how.of.panel(S::PANEL * S::Register::LANES);
+        let panel = how.of.panel(S::BUDGET.panel * S::Register::LANES);
         share_places((scratch, how.lens::<T>().iter().sum()), how.tasks(panel), |scratch, index| {
             // SAFETY: the caller promises the processor, and every task has inputs of its own.
             unsafe { work.task::<S>(&how.task(index, panel), scratch) };
@@ -211,22 +211,20 @@ impl<T: Real> Work<'_, T, Spread> {
             let across = self.how.met(j, &(0..w), ow);
             for (row, y) in down.outputs.enumerate() {
                 let input = (down.input - task.rows.start + row * window.stride) * w + across.input;
-                for (start, size) in tile::tiles(across.outputs.len(), width / S::Register::LANES) {
-                    let tile = Pixels {
-                        x: dy.as_ptr().wrapping_add(y * ow + across.outputs.start + start),
-                        x_step: 1,
-                        x_strides: [(oh * ow) as isize, 0, 0],
-                        w: weights.as_ptr().wrapping_add((i * k + j) * width),
-                        w_strides: [k * k * width, 0, 0],
-                        counts: [part.len(), 1, 1],
-                        sums: sums.as_mut_ptr().wrapping_add((input + start * window.stride) * width),
-                        width: window.stride * width,
-                        adds: true,
-                    };
-                    // SAFETY: the caller promises the processor. `copy_taps` wrote all weights of the part, and
-                    // `met` keeps gradients within their rows and sums within those of the task.
-                    unsafe { tile::pixels::<S>(&tile, size, width / S::Register::LANES) };
-                }
+                let pixels = Pixels {
+                    x: dy.as_ptr().wrapping_add(y * ow + across.outputs.start),
+                    x_step: 1,
+                    x_strides: [(oh * ow) as isize, 0, 0],
+                    w: weights.as_ptr().wrapping_add((i * k + j) * width),
+                    w_strides: [k * k * width, 0, 0],
+                    counts: [part.len(), 1, 1],
+                    sums: sums.as_mut_ptr().wrapping_add(input * width),
+                    width: window.stride * width,
+                    adds: true,
+                };
+                // SAFETY: the caller promises the processor. `copy_taps` wrote all weights of the part, and
+                // `met` keeps gradients within their rows and sums within those of the task.
+                unsafe { tile::pixels::<S>(&pixels, across.outputs.len(), width / S::Register::LANES) };
             }
         }
     }

@@ -1,8 +1,10 @@
 //! The innermost loops of convolutions: sums that stay in registers.
 //!
-//! Both loops multiply a register of weights, or of gradients, which holds numbers of neighbouring
-//! *output channels*, with single pixels. Pixels can then lie anywhere: any stride, dilation and
-//! padding is a matter of addresses, and images are read as they are.
+//! A register of weights holds numbers of neighbouring *output channels* and is multiplied with single pixels.
+//! Pixels can then lie anywhere: dilation and padding are a matter of addresses, and images are read as they
+//! are. Matrix products of other kinds, such as sums over pixels for gradients by weights, run as the same loop
+//! over other terms. How many pixels and registers a tile has is the budget of the set of
+//! instructions.
 
 use crate::kernels::simd::{Isa, Kernel, Lanes, Num};
 
@@ -32,144 +34,141 @@ pub(super) struct Pixels<T> {
     pub(super) adds: bool,
 }
 
-/// Sums over pixels, for some taps and a panel of output channels:
-///
-/// ```text
-/// for y, x, q, v:  sums[q][v] += xs[q][y][x step] * dy[y][x][v]
-/// ```
-pub(super) struct Taps<T> {
-    /// From a row of pixels and from a pixel to the next.
-    pub(super) x_strides: [usize; 2],
-    pub(super) dy: *const T,
-    /// Rows of pixels and pixels in a row.
-    pub(super) counts: [usize; 2],
-    /// Sums of a tap, and gradients of a pixel, stand side by side, `width` of them.
-    pub(super) sums: *mut T,
-    pub(super) width: usize,
-}
-
-/// Most pixels, or taps, of a tile with a panel of so many registers.
-pub(super) fn most(registers: usize) -> usize {
-    if registers > 2 { 6 } else { 12 }
+impl<T: Copy> Pixels<T> {
+    /// The same terms with those of a window of one tap in the innermost loop.
+    fn innermost(&self) -> Self {
+        let ([n, 1, 1], [x, ..], [w, ..]) = (self.counts, self.x_strides, self.w_strides) else {
+            return *self;
+        };
+        Self { counts: [1, 1, n], x_strides: [0, 0, x], w_strides: [0, 0, w], ..*self }
+    }
 }
 
 /// The sizes a tile may have.
 const SIZES: [usize; 9] = [12, 8, 7, 6, 5, 4, 3, 2, 1];
 
-/// `0..n` cut into tiles of nearly the same size: `(start, size)`.
-pub(super) fn tiles(n: usize, registers: usize) -> impl Iterator<Item = (usize, usize)> {
+/// `0..n` cut into tiles of nearly the same size, `most` at most: `(start, size, count)` of those of equal size that
+/// follow one another.
+fn tiles(n: usize, most: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    let size = move |left: usize| {
+        let even = left.div_ceil(left.div_ceil(most).max(1));
+        SIZES.into_iter().find(|&size| size <= even)
+    };
     let mut start = 0;
     std::iter::from_fn(move || {
-        let left = n - start;
-        let even = left.div_ceil(left.div_ceil(most(registers)).max(1));
-        let size = SIZES.into_iter().find(|&size| size <= even)?;
-        start += size;
-        Some((start - size, size))
+        let (first, of_run) = (start, size(n - start)?);
+        while size(n - start) == Some(of_run) {
+            start += of_run;
+        }
+        Some((first, of_run, (start - first) / of_run))
     })
 }
 
-/// `P` pixels and `V` registers; pixels lie side by side where `DENSE`.
-struct PixelTile<'a, S: Isa, const P: usize, const V: usize, const DENSE: bool>(&'a Pixels<Num<S>>);
+/// `count` tiles of `P` pixels and `V` registers, one behind the other; pixels lie side by side where `DENSE`.
+struct PixelTiles<'a, S: Isa, const P: usize, const V: usize, const DENSE: bool>(&'a Pixels<Num<S>>, usize);
 
 impl<S: Isa, const P: usize, const V: usize, const DENSE: bool> Kernel<S::Register>
-    for PixelTile<'_, S, P, V, DENSE>
+    for PixelTiles<'_, S, P, V, DENSE>
 {
     #[inline(always)]
     unsafe fn run(self) {
-        let (tile, lanes) = (self.0, S::Register::LANES);
-        let step = if DENSE { 1 } else { tile.x_step };
-        // SAFETY: the caller promises the processor.
-        let zero = unsafe { S::Register::zero() };
-        let mut sums = [[zero; V]; P];
-        if tile.adds {
-            for (p, sums) in sums.iter_mut().enumerate() {
-                for (v, sum) in sums.iter_mut().enumerate() {
-                    // SAFETY: the caller promises the sums.
-                    *sum = unsafe { S::Register::load(tile.sums.wrapping_add(p * tile.width + v * lanes)) };
-                }
-            }
-        }
-        let (mut x_channel, mut w_channel) = (tile.x, tile.w);
-        for _ in 0..tile.counts[0] {
-            let (mut x_row, mut w_row) = (x_channel, w_channel);
-            for _ in 0..tile.counts[1] {
-                let (mut x, mut w) = (x_row, w_row);
-                for _ in 0..tile.counts[2] {
-                    let mut weights = [zero; V];
-                    for (v, weight) in weights.iter_mut().enumerate() {
-                        // SAFETY: the caller promises the weights.
-                        *weight = unsafe { S::Register::load(w.wrapping_add(v * lanes)) };
-                    }
-                    for (p, sums) in sums.iter_mut().enumerate() {
-                        // SAFETY: the caller promises the pixels.
-                        let pixel = unsafe { S::Register::splat(x.wrapping_add(p * step)) };
-                        for (sum, weight) in sums.iter_mut().zip(weights) {
-                            // SAFETY: the caller promises the processor.
-                            *sum = unsafe { S::add_products(*sum, pixel, weight) };
-                        }
-                    }
-                    x = x.wrapping_offset(tile.x_strides[2]);
-                    w = w.wrapping_add(tile.w_strides[2]);
-                }
-                x_row = x_row.wrapping_offset(tile.x_strides[1]);
-                w_row = w_row.wrapping_add(tile.w_strides[1]);
-            }
-            x_channel = x_channel.wrapping_offset(tile.x_strides[0]);
-            w_channel = w_channel.wrapping_add(tile.w_strides[0]);
-        }
-        for (p, sums) in sums.iter().enumerate() {
-            for (v, &sum) in sums.iter().enumerate() {
-                // SAFETY: the caller promises the sums.
-                unsafe { sum.store(tile.sums.wrapping_add(p * tile.width + v * lanes)) };
-            }
+        let Self(first, count) = self;
+        let step = if DENSE { 1 } else { first.x_step };
+        for i in 0..count {
+            let (x, sums) =
+                (first.x.wrapping_add(i * P * step), first.sums.wrapping_add(i * P * first.width));
+            // SAFETY: the caller promises this tile, too.
+            unsafe { tile::<S, P, V>(&Pixels { x, sums, ..*first }, step) };
         }
     }
 }
 
-/// `Q` taps and `V` registers; pixels of a row lie side by side where `DENSE`.
-struct TapTile<'a, T, const Q: usize, const V: usize, const DENSE: bool>(
-    &'a Taps<T>,
-    /// Where each tap reads the first pixel.
-    &'a [*const T; Q],
-);
-
-impl<R: Lanes, const Q: usize, const V: usize, const DENSE: bool> Kernel<R>
-    for TapTile<'_, R::Element, Q, V, DENSE>
-{
-    #[inline(always)]
-    unsafe fn run(self) {
-        let Self(tile, &(mut rows)) = self;
-        let step = if DENSE { 1 } else { tile.x_strides[1] };
-        // SAFETY: the caller promises the processor.
-        let zero = unsafe { R::zero() };
-        let mut sums = [[zero; V]; Q];
-        let mut dy = tile.dy;
-        for _ in 0..tile.counts[0] {
-            for i in 0..tile.counts[1] {
-                let mut gradients = [zero; V];
-                for (v, gradient) in gradients.iter_mut().enumerate() {
-                    // SAFETY: the caller promises the gradients.
-                    *gradient = unsafe { R::load(dy.wrapping_add(v * R::LANES)) };
+/// One of them.
+///
+/// # Safety
+///
+/// The processor must know the instructions of `S`, and all that is read and written must be accessible.
+#[inline(always)]
+unsafe fn tile<S: Isa, const P: usize, const V: usize>(tile: &Pixels<Num<S>>, step: usize) {
+    let lanes = S::Register::LANES;
+    // SAFETY: the caller promises the processor.
+    let zero = unsafe { S::Register::zero() };
+    let mut sums = [[zero; V]; P];
+    if tile.adds {
+        for (p, sums) in sums.iter_mut().enumerate() {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: the caller promises the sums.
+                *sum = unsafe { S::Register::load(tile.sums.wrapping_add(p * tile.width + v * lanes)) };
+            }
+        }
+    }
+    let (mut x_channel, mut w_channel) = (tile.x, tile.w);
+    for _ in 0..tile.counts[0] {
+        let (mut x_row, mut w_row) = (x_channel, w_channel);
+        for _ in 0..tile.counts[1] {
+            let (mut x, mut w) = (x_row, w_row);
+            for _ in 0..tile.counts[2] {
+                let mut weights = [zero; V];
+                for (v, weight) in weights.iter_mut().enumerate() {
+                    // SAFETY: the caller promises the weights.
+                    *weight = unsafe { S::Register::load(w.wrapping_add(v * lanes)) };
                 }
-                for (sums, x) in sums.iter_mut().zip(rows) {
+                for (p, sums) in sums.iter_mut().enumerate() {
                     // SAFETY: the caller promises the pixels.
-                    let pixel = unsafe { R::splat(x.wrapping_add(i * step)) };
-                    for (sum, gradient) in sums.iter_mut().zip(gradients) {
-                        *sum = sum.add_product(pixel, gradient);
+                    let pixel = unsafe { S::Register::splat(x.wrapping_add(p * step)) };
+                    for (sum, weight) in sums.iter_mut().zip(weights) {
+                        // SAFETY: the caller promises the processor.
+                        *sum = unsafe { S::add_products(*sum, pixel, weight) };
                     }
                 }
-                dy = dy.wrapping_add(tile.width);
+                x = x.wrapping_offset(tile.x_strides[2]);
+                w = w.wrapping_add(tile.w_strides[2]);
             }
-            rows = rows.map(|x| x.wrapping_add(tile.x_strides[0]));
+            x_row = x_row.wrapping_offset(tile.x_strides[1]);
+            w_row = w_row.wrapping_add(tile.w_strides[1]);
         }
-        for (q, sums) in sums.iter().enumerate() {
-            for (v, &sum) in sums.iter().enumerate() {
-                let to = tile.sums.wrapping_add(q * tile.width + v * R::LANES);
-                // SAFETY: the caller promises the sums.
-                let before = unsafe { R::load(to) };
-                // SAFETY: as above.
-                unsafe { before.add(sum).store(to) };
+        x_channel = x_channel.wrapping_offset(tile.x_strides[0]);
+        w_channel = w_channel.wrapping_add(tile.w_strides[0]);
+    }
+    for (p, sums) in sums.iter().enumerate() {
+        for (v, &sum) in sums.iter().enumerate() {
+            // SAFETY: the caller promises the sums.
+            unsafe { sum.store(tile.sums.wrapping_add(p * tile.width + v * lanes)) };
+        }
+    }
+}
+
+/// Adds up the sums of `n` pixels and so many registers, in tiles that fit the registers of `S`.
+///
+/// # Safety
+///
+/// The processor must know the instructions of `S`, and all that is read and written must be accessible.
+pub(super) unsafe fn pixels<S: Isa>(all: &Pixels<Num<S>>, n: usize, registers: usize) {
+    let all = all.innermost();
+    let widest = S::BUDGET.rows.len();
+    for first in (0..registers).step_by(widest) {
+        let (width, column) = (widest.min(registers - first), first * S::Register::LANES);
+        for (start, size, count) in tiles(n, S::BUDGET.most(width)) {
+            let tile = &Pixels {
+                x: all.x.wrapping_add(start * all.x_step),
+                w: all.w.wrapping_add(column),
+                sums: all.sums.wrapping_add(start * all.width + column),
+                ..all
+            };
+            macro_rules! of {
+                ($p:literal, $v:literal) => {
+                    if const { !S::BUDGET.has($p, $v) } {
+                        unreachable!("a tile that no budget has")
+                    } else if tile.x_step == 1 {
+                        // SAFETY: the caller's promise.
+                        unsafe { S::vectorize(PixelTiles::<S, $p, $v, true>(tile, count)) }
+                    } else {
+                        // SAFETY: the caller's promise.
+                        unsafe { S::vectorize(PixelTiles::<S, $p, $v, false>(tile, count)) }
+                    }
+                };
             }
+            by_size!(size, width, of)
         }
     }
 }
@@ -177,87 +176,32 @@ impl<R: Lanes, const Q: usize, const V: usize, const DENSE: bool> Kernel<R>
 /// Expands `$of!(SIZE, REGISTERS)` for the size and the number of registers.
 macro_rules! by_size {
     ($size:expr, $registers:expr, $of:ident) => {
-        match ($size, $registers) {
-            (12, 1) => $of!(12, 1),
-            (12, _) => $of!(12, 2),
-            (8, 1) => $of!(8, 1),
-            (8, _) => $of!(8, 2),
-            (7, 1) => $of!(7, 1),
-            (7, _) => $of!(7, 2),
-            (6, 1) => $of!(6, 1),
-            (6, 2) => $of!(6, 2),
-            (6, 3) => $of!(6, 3),
-            (6, _) => $of!(6, 4),
-            (5, 1) => $of!(5, 1),
-            (5, 2) => $of!(5, 2),
-            (5, 3) => $of!(5, 3),
-            (5, _) => $of!(5, 4),
-            (4, 1) => $of!(4, 1),
-            (4, 2) => $of!(4, 2),
-            (4, 3) => $of!(4, 3),
-            (4, _) => $of!(4, 4),
-            (3, 1) => $of!(3, 1),
-            (3, 2) => $of!(3, 2),
-            (3, 3) => $of!(3, 3),
-            (3, _) => $of!(3, 4),
-            (2, 1) => $of!(2, 1),
-            (2, 2) => $of!(2, 2),
-            (2, 3) => $of!(2, 3),
-            (2, _) => $of!(2, 4),
-            (_, 1) => $of!(1, 1),
-            (_, 2) => $of!(1, 2),
-            (_, 3) => $of!(1, 3),
-            (_, _) => $of!(1, 4),
+        match $size {
+            12 => by_width!(12, $registers, $of),
+            8 => by_width!(8, $registers, $of),
+            7 => by_width!(7, $registers, $of),
+            6 => by_width!(6, $registers, $of),
+            5 => by_width!(5, $registers, $of),
+            4 => by_width!(4, $registers, $of),
+            3 => by_width!(3, $registers, $of),
+            2 => by_width!(2, $registers, $of),
+            _ => by_width!(1, $registers, $of),
         }
     };
 }
+use by_size;
 
-/// Runs the tile, of one of [`tiles`] sizes and of 1 to 4 registers.
-///
-/// # Safety
-///
-/// The processor must know the instructions of `S`, and all that the tile reads and writes must be
-/// accessible.
-pub(super) unsafe fn pixels<S: Isa>(tile: &Pixels<Num<S>>, size: usize, registers: usize) {
-    macro_rules! of {
-        ($p:literal, $v:literal) => {
-            if tile.x_step == 1 {
-                // SAFETY: the caller's promise.
-                unsafe { S::vectorize(PixelTile::<S, $p, $v, true>(tile)) }
-            } else {
-                // SAFETY: the caller's promise.
-                unsafe { S::vectorize(PixelTile::<S, $p, $v, false>(tile)) }
-            }
-        };
-    }
-    by_size!(size, registers, of)
+macro_rules! by_width {
+    ($size:literal, $registers:expr, $of:ident) => {
+        match $registers {
+            1 => $of!($size, 1),
+            2 => $of!($size, 2),
+            3 => $of!($size, 3),
+            _ => $of!($size, 4),
+        }
+    };
 }
-
-/// Runs the tile, of one of [`tiles`] sizes and of 1 to 4 registers; the taps read their first pixels at
-/// the addresses.
-///
-/// # Safety
-///
-/// As [`pixels`].
-pub(super) unsafe fn taps<S: Isa>(
-    tile: &Taps<Num<S>>,
-    (size, address): (usize, impl Fn(usize) -> *const Num<S>),
-    registers: usize,
-) {
-    macro_rules! of {
-        ($q:literal, $v:literal) => {{
-            let xs = std::array::from_fn(&address);
-            if tile.x_strides[1] == 1 {
-                // SAFETY: the caller's promise.
-                unsafe { S::vectorize(TapTile::<_, $q, $v, true>(tile, &xs)) }
-            } else {
-                // SAFETY: the caller's promise.
-                unsafe { S::vectorize(TapTile::<_, $q, $v, false>(tile, &xs)) }
-            }
-        }};
-    }
-    by_size!(size, registers, of)
-}
+use by_width;
 
 #[cfg(test)]
 mod tests {
@@ -265,18 +209,18 @@ mod tests {
 
     #[test]
     fn tiles_cover_every_pixel_once_and_evenly() {
-        for registers in 1..=4 {
+        for most in [4, 6, 12] {
             for n in 0..100 {
-                let tiles: Vec<(usize, usize)> = tiles(n, registers).collect();
                 let mut end = 0;
-                for &(start, size) in &tiles {
+                for (start, size, count) in tiles(n, most) {
                     assert_eq!(start, end);
-                    assert!((1..=most(registers)).contains(&size));
-                    end += size;
+                    assert!((1..=most).contains(&size) && count > 0);
+                    end += size * count;
                 }
                 assert_eq!(end, n);
             }
         }
-        assert_eq!(tiles(32, 4).map(|(_, size)| size).collect::<Vec<_>>(), [6, 6, 5, 5, 5, 5]);
+        assert_eq!(tiles(32, 6).collect::<Vec<_>>(), [(0, 6, 2), (12, 5, 4)]);
+        assert_eq!(tiles(28, 12).collect::<Vec<_>>(), [(0, 8, 2), (16, 12, 1)]);
     }
 }

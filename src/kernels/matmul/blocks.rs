@@ -176,10 +176,10 @@ fn pieces(n: usize, most: usize, round: usize) -> impl Iterator<Item = Range<usi
 /// `0..n` in panels as wide as a tile. The last two share what is left, since a tile of a single
 /// register waits for its own sums.
 fn panels<S: Isa>(n: usize) -> impl Iterator<Item = Range<usize>> {
-    let mut start = 0;
+    let (mut start, widest) = (0, S::BUDGET.product.len());
     std::iter::from_fn(move || {
         let left = (n - start).div_ceil(S::Register::LANES);
-        let registers = if left == S::REGISTERS + 1 { 2 } else { left.min(S::REGISTERS) };
+        let registers = if left == widest + 1 { 2 } else { left.min(widest) };
         let panel = start..n.min(start + registers * S::Register::LANES);
         start = panel.end;
         (!panel.is_empty()).then_some(panel)
@@ -196,7 +196,7 @@ unsafe fn panel<S: Isa>(b: Matrix<Num<S>>, rows: usize, scratch: &mut [Num<S>]) 
     let width = b.cols.next_multiple_of(S::Register::LANES);
     let is_ragged = b.cols < width && !S::Register::IS_MASKED;
     let is_aliased = (b.row_stride * size_of::<Num<S>>()).is_multiple_of(ALIAS_BYTES)
-        && rows >= 2 * S::REGISTERS * S::Register::LANES;
+        && rows >= 2 * S::BUDGET.product.len() * S::Register::LANES;
     if b.col_stride == 1 && !is_ragged && !is_aliased {
         return (b.data.as_ptr(), b.row_stride);
     }
@@ -207,7 +207,7 @@ unsafe fn panel<S: Isa>(b: Matrix<Num<S>>, rows: usize, scratch: &mut [Num<S>]) 
 
 /// Rows of the next tile, when `left` are left.
 fn rows<S: Isa>(left: usize, registers: usize) -> usize {
-    let most = if registers == 1 { S::TALL } else { S::ROWS };
+    let most = S::BUDGET.product[registers - 1];
     // Six and two would be a good tile and a poor one.
     if left >= most && left != 8 {
         return most;
@@ -227,8 +227,10 @@ fn rows<S: Isa>(left: usize, registers: usize) -> usize {
 unsafe fn outer<S: Isa>(tile: &Tile<Num<S>>, shape: [usize; 2]) {
     macro_rules! of {
         ($rows:literal, $registers:literal) => {
-            // SAFETY: the caller's promise.
-            unsafe { S::vectorize(Outer::<_, $rows, $registers>(tile)) }
+            if const { S::BUDGET.has_product($rows, $registers) } {
+                // SAFETY: the caller's promise.
+                unsafe { S::vectorize(Outer::<_, $rows, $registers>(tile)) }
+            }
         };
     }
     match shape {

@@ -248,9 +248,10 @@ impl<V: Lanes, L: Load<V>> Kernel<V> for Transposed<'_, L::From, V::Element, L> 
                 let from = runs.from.as_ptr().wrapping_add(first * runs.stride + start);
                 let to_start = to.to.wrapping_add(start * to.stride + first);
                 // SAFETY: the caller promises the processor.
-                let mut block = [unsafe { V::zero() }; MOST];
+                let zero = unsafe { V::zero() };
                 if (n_runs, n) == (V::LANES, V::LANES) {
-                    // Counts that the compiler knows, so that the block stays in registers.
+                    // Counts that the compiler knows, and no other use, so that the block stays in registers.
+                    let mut block = [zero; MOST];
                     for (i, register) in block[..V::LANES].iter_mut().enumerate() {
                         // SAFETY: the caller promises the elements of each run.
                         *register = unsafe { L::load(from.wrapping_add(i * runs.stride), V::LANES) };
@@ -263,6 +264,7 @@ impl<V: Lanes, L: Load<V>> Kernel<V> for Transposed<'_, L::From, V::Element, L> 
                     }
                     continue;
                 }
+                let mut block = [zero; MOST];
                 for (i, register) in block.iter_mut().enumerate().take(n_runs) {
                     // SAFETY: the caller promises `length` elements of each run.
                     *register = unsafe { L::load(from.wrapping_add(i * runs.stride), n) };

@@ -1,9 +1,8 @@
 //! Sums over planes and channels, whose order does not depend on threads.
 
-use rayon::prelude::*;
-
 use super::{SERIAL, plane};
 use crate::kernels::Real;
+use crate::kernels::share::pieces;
 use crate::kernels::simd::widened;
 
 /// Elements summed in their own precision before the sum goes on in `f64`.
@@ -44,17 +43,21 @@ pub(crate) fn channel_sums<T: Real, R: Copy + Default + Send, const N: usize, co
 ) -> Vec<R> {
     let mut all = vec![R::default(); c];
     let images = xs[0].len() / (c * pixels).max(1);
-    let least = SERIAL.div_ceil((CHANNELS * images * pixels).max(1));
-    all.par_chunks_mut(CHANNELS).with_min_len(least).enumerate().for_each(|(i, to)| {
+    let together = CHANNELS * SERIAL.div_ceil((CHANNELS * images * pixels).max(1));
+    pieces(&mut all, together, &|first, to| {
+        let of_piece = to.chunks_mut(CHANNELS).enumerate();
+        let of_piece = of_piece.map(|(i, to)| (first * together / CHANNELS + i, to));
         widened(|| {
-            let mut sums = [Sums::<T, M>::new(); CHANNELS];
-            for image in 0..images {
-                for (j, sums) in (i * CHANNELS..c).zip(&mut sums) {
-                    sums.add(xs.map(|x| plane(x, image * c + j, pixels)), |xs| f(j, xs));
+            for (i, to) in of_piece {
+                let mut sums = [Sums::<T, M>::new(); CHANNELS];
+                for image in 0..images {
+                    for (j, sums) in (i * CHANNELS..c).zip(&mut sums) {
+                        sums.add(xs.map(|x| plane(x, image * c + j, pixels)), |xs| f(j, xs));
+                    }
                 }
+                let channels = (i * CHANNELS..c).zip(sums);
+                to.iter_mut().zip(channels).for_each(|(to, (j, sums))| *to = end(j, sums.end()));
             }
-            let channels = (i * CHANNELS..c).zip(sums);
-            to.iter_mut().zip(channels).for_each(|(to, (j, sums))| *to = end(j, sums.end()));
         });
     });
     all

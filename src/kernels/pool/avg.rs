@@ -1,14 +1,13 @@
 //! The mean of each window.
 
 use candle_core::{Device, Tensor};
-use rayon::prelude::*;
 
 use super::max::{planes_of_task, tasks};
 use super::{Axis, POOLING, Windows, avg_scratch_len};
 use crate::error::{During, Result};
 use crate::graph::op::{Pool, Window};
 use crate::kernels::conv2d::Around;
-use crate::kernels::share::{self, zeros};
+use crate::kernels::share::{self, pieces, zeros};
 use crate::kernels::simd::widened;
 use crate::kernels::{Real, by_dtype, is_slow_path, slice, tensor};
 
@@ -30,9 +29,8 @@ pub fn avg(pool: &Pool, x: &Tensor) -> Result<Tensor> {
 /// Fills `y`, with [`avg_scratch_len`] elements of scratch.
 pub(crate) fn avg_into<T: Real>(windows: &Windows, x: &[T], (y, shares): (&mut [T], &mut [T])) {
     windows.shares(shares);
-    let planes = y.par_chunks_mut(windows.outputs()).zip(x.par_chunks(windows.pixels()));
-    planes.for_each(|(y, x)| {
-        windows.sum(x, y);
+    pieces(y, windows.outputs(), &|i, y| {
+        windows.sum(&x[i * windows.pixels()..][..windows.pixels()], y);
         widened(|| y.iter_mut().zip(&*shares).for_each(|(y, &share)| *y *= share));
     });
 }

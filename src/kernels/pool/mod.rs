@@ -57,7 +57,8 @@ pub fn scratch_bytes(pool: &Pool, x_shape: &[usize], threads: usize) -> Result<u
     let [h, w] = [2, 3].map(|i| x_shape.get(i).copied().unwrap_or(0));
     let windows = Windows::sized(pool, [h, w])?;
     let plane = avg_scratch_len(&windows) * size_of::<f32>();
-    Ok(plane + threads * plane.max(max::worker_len(&windows) * size_of::<f32>()))
+    let workers = threads * plane.max(max::worker_len(&windows) * size_of::<f32>());
+    Ok(plane + share::scratch_bytes::<u8>(workers))
 }
 
 /// Elements of scratch that [`avg_into`] takes.

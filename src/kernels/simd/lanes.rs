@@ -4,6 +4,8 @@ use std::ops::AddAssign;
 
 use half::f16;
 
+use super::budget::Budget;
+
 /// Most lanes of a register.
 pub(crate) const MOST: usize = 16;
 
@@ -166,17 +168,8 @@ pub(crate) trait Lanes: Copy {
 pub(crate) trait Isa {
     type Register: Lanes;
 
-    /// Registers side by side in a tile of a matrix product, at most 3.
-    const REGISTERS: usize;
-
-    /// Rows of a tile of two or three registers: 4, 6 or 8.
-    const ROWS: usize;
-
-    /// Rows of a tile of one register: 8 or 16.
-    const TALL: usize;
-
-    /// Registers side by side in a tile of a convolution, 2 or 4.
-    const PANEL: usize;
+    /// What fits into its registers.
+    const BUDGET: Budget;
 
     /// Neighbouring terms of a sum of products whose numbers lie in one element of an *operand*: 1, which is
     /// the number itself, or 2, a [pair](super::pair).
@@ -269,7 +262,7 @@ pub(crate) trait Element: Copy + Default + AddAssign + 'static {
     /// As there.
     unsafe fn dispatch_pairs(job: impl Job<Self>);
 
-    /// Numbers in a register of those instructions, and in a [`Isa::PANEL`] of them.
+    /// Numbers in a register of those instructions, and in a [panel](Budget::panel) of them.
     fn widths() -> [usize; 2] {
         let mut widths = [0; 2];
         // SAFETY: the job demands nothing.
@@ -283,7 +276,7 @@ pub(super) struct Widths<'a>(pub(super) &'a mut [usize; 2]);
 
 impl<T> Job<T> for Widths<'_> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
-        *self.0 = [1, S::PANEL].map(|registers| registers * S::Register::LANES);
+        *self.0 = [1, S::BUDGET.panel].map(|registers| registers * S::Register::LANES);
     }
 }
 

@@ -4,6 +4,7 @@
 //! are a [`Job`], written once for every set of instructions; [`Element::dispatch`] does it by the
 //! best set this processor knows. Tests take every set it knows, by [`run`].
 
+mod budget;
 mod lanes;
 pub(crate) mod pair;
 mod portable;
@@ -17,7 +18,9 @@ mod native;
 #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
 use portable as native;
 
-pub(crate) use native::prefetch;
+pub(crate) use native::{NAMES, prefetch};
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lanes::Widths;
 pub(crate) use lanes::{Element, Isa, Job, Kernel, Lanes, MOST, Num};
@@ -27,7 +30,7 @@ use portable::Portable;
 pub(crate) const LINE: usize = 64;
 
 /// Sets of instructions, the fastest first; the last is of every processor.
-pub(crate) const SETS: usize = native::SETS + 1;
+pub(crate) const SETS: usize = NAMES.len();
 
 /// Does the job by the set of this number; whether the processor knows it.
 ///
@@ -79,9 +82,23 @@ impl<V: Lanes, F: FnOnce()> Kernel<V> for Plain<F> {
     }
 }
 
-/// The fastest set that this processor knows.
-fn best() -> usize {
-    (0..SETS).find(|&set| widths(set).is_some()).unwrap_or(SETS - 1)
+/// The set that kernels use, or [`SETS`] as long as none did.
+static IN_USE: AtomicUsize = AtomicUsize::new(SETS);
+
+/// The set that kernels use: the fastest that this processor knows, unless another was [chosen](choose) before.
+pub(crate) fn best() -> usize {
+    match IN_USE.load(Ordering::Relaxed) {
+        SETS => choose((0..SETS).find(|&set| widths(set).is_some()).unwrap_or(SETS - 1)),
+        set => set,
+    }
+}
+
+/// Has kernels use a set that the processor knows, unless they use one already: the one that they use from now on.
+pub(crate) fn choose(set: usize) -> usize {
+    match IN_USE.compare_exchange(SETS, set, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => set,
+        Err(other) => other,
+    }
 }
 
 impl Element for f32 {
@@ -110,9 +127,9 @@ impl<J: Job<f32>> Job<f32> for Apart<J> {
     }
 }
 
-/// Whether this processor has instructions that multiply [pairs](pair).
+/// Whether the set that kernels use has instructions that multiply [pairs](pair), and this processor has them.
 pub(crate) fn has_pairs() -> bool {
-    native::has_pairs()
+    best() == 0 && native::has_pairs()
 }
 
 impl Element for f64 {

@@ -9,10 +9,11 @@ use std::arch::asm;
 use half::f16;
 
 pub(super) use self::pair::{has_pairs, run_pairs};
+use super::budget::Budget;
 use super::lanes::{Isa, Job, Kernel, Lanes};
 
-/// Sets of instructions this module has.
-pub(super) const SETS: usize = 1;
+/// Names of the set of instructions this module has, and of the one that is of every processor.
+pub(crate) const NAMES: [&str; 2] = ["neon", "portable"];
 
 /// Does the job by the set of this number; whether the processor knows it.
 ///
@@ -181,10 +182,7 @@ struct Neon;
 
 impl Isa for Neon {
     type Register = float32x4_t;
-    const REGISTERS: usize = 3;
-    const ROWS: usize = 8;
-    const TALL: usize = 16;
-    const PANEL: usize = 4;
+    const BUDGET: Budget = Budget::NEON;
 
     unsafe fn vectorize<K: Kernel<float32x4_t>>(kernel: K) {
         // SAFETY: the caller's promise.

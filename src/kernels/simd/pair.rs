@@ -3,6 +3,7 @@
 
 use std::marker::PhantomData;
 
+use super::budget::Budget;
 use super::lanes::{Isa, Kernel, Lanes, MOST};
 
 /// Two numbers, rounded to the nearest `bf16`, ties to even: the first in the lower half of the bits.
@@ -31,10 +32,8 @@ pub(super) struct Emulated<S>(PhantomData<S>);
 
 impl<S: Isa<Register: Lanes<Element = f32>>> Isa for Emulated<S> {
     type Register = S::Register;
-    const REGISTERS: usize = S::REGISTERS;
-    const ROWS: usize = S::ROWS;
-    const TALL: usize = S::TALL;
-    const PANEL: usize = S::PANEL;
+    /// Panels are those of `S`, since weights were packed for them; small tiles are soon compiled.
+    const BUDGET: Budget = Budget { rows: &[2], ..S::BUDGET };
     const DEPTH: usize = 2;
 
     unsafe fn vectorize<K: Kernel<S::Register>>(kernel: K) {

@@ -6,6 +6,7 @@ use std::ops::Mul;
 
 use half::f16;
 
+use super::budget::Budget;
 use super::lanes::{Element, Isa, Kernel, Lanes};
 
 /// Four numbers.
@@ -130,10 +131,7 @@ pub(crate) struct Portable<T>(PhantomData<T>);
 
 impl<T: Element + From<f32> + Mul<Output = T> + PartialOrd> Isa for Portable<T> {
     type Register = Four<T>;
-    const REGISTERS: usize = 2;
-    const ROWS: usize = 4;
-    const TALL: usize = 8;
-    const PANEL: usize = 2;
+    const BUDGET: Budget = Budget::PORTABLE;
 
     unsafe fn vectorize<K: Kernel<Four<T>>>(kernel: K) {
         // SAFETY: the caller's promise.
@@ -143,7 +141,7 @@ impl<T: Element + From<f32> + Mul<Output = T> + PartialOrd> Isa for Portable<T> 
 
 /// Sets of instructions beside [`Portable`].
 #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
-pub(super) const SETS: usize = 0;
+pub(crate) const NAMES: [&str; 1] = ["portable"];
 
 /// There is none to do the job by.
 #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]

@@ -25,8 +25,8 @@ use self::sums::{sums_of_8, sums_of_16};
 use self::transpose::{transpose_8, transpose_16};
 use super::lanes::{Job, Lanes};
 
-/// Sets of instructions this module has, the fastest first.
-pub(super) const SETS: usize = 2;
+/// Names of the sets of instructions this module has, the fastest first, and of the one that is of every processor.
+pub(crate) const NAMES: [&str; 3] = ["avx512", "avx2", "portable"];
 
 /// Does the job by the set of this number; whether the processor knows it.
 ///

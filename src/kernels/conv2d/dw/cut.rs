@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use crate::kernels::conv2d::Sizes;
 use crate::kernels::conv2d::axis::Axis;
-use crate::kernels::conv2d::source::copy_len;
 use crate::kernels::conv2d::winograd::LEAST;
 use crate::kernels::conv2d::winograd::dw::{ByTiles, CHANNELS};
 use crate::kernels::share;
@@ -128,8 +127,11 @@ impl Cut {
         if let Some(by_tiles) = &self.by_tiles {
             return [self.block(), by_tiles.len(self.channels, self.images, [self.lanes, self.width]), 0];
         }
-        let gradients = self.rows * self.sizes.unfold.ow * self.width;
-        [self.block(), gradients, copy_len([down, across], self.channels, self.rows)]
+        let taps = self.sizes.unfold.taps();
+        // Where gradients were, sums of a channel have their place in the end.
+        let gradients = (self.rows * across.outputs).max(taps) * self.width;
+        let rows = down.reads(&(0..self.rows)).len().div_ceil(down.row_step());
+        [self.block(), gradients, rows * across.reads(&(0..across.outputs)).len() * self.channels]
     }
 
     /// Elements of scratch for all workers, and of the blocks that they fill.

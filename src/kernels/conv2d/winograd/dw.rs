@@ -14,7 +14,7 @@ use super::transform::Taps;
 use super::{GAP, POINTS, TILES, is_worth_it};
 use crate::kernels::Real;
 use crate::kernels::conv2d::axis::Axis;
-use crate::kernels::conv2d::tile;
+use crate::kernels::conv2d::tile::{self, Pixels};
 use crate::kernels::simd::{Isa, Lanes, Num};
 
 /// Most input channels of a block: sums at the points are then 300 KiB of f32 with AVX-512.
@@ -129,17 +129,17 @@ unsafe fn multiply<S: Isa>(
     [tiles, channels, step]: [usize; 3],
     (sums, width): (&mut [Num<S>], usize),
 ) {
-    let registers = width / S::Register::LANES;
-    for (start, size) in tile::tiles(channels, registers) {
-        let of = tile::Taps {
-            x_strides: [0, step],
-            dy: gradients.as_ptr(),
-            counts: [1, tiles],
-            sums: sums[start * width..].as_mut_ptr(),
-            width,
-        };
-        let address = |c: usize| inputs[start + c..].as_ptr();
-        // SAFETY: the caller promises the processor and the tiles; the sums of these channels are there.
-        unsafe { tile::taps::<S>(&of, (size, address), registers) };
-    }
+    let pixels = Pixels {
+        x: inputs.as_ptr(),
+        x_step: 1,
+        x_strides: [step as isize, 0, 0],
+        w: gradients.as_ptr(),
+        w_strides: [width, 0, 0],
+        counts: [tiles, 1, 1],
+        sums: sums.as_mut_ptr(),
+        width,
+        adds: true,
+    };
+    // SAFETY: the caller promises the processor and the tiles; the sums of all channels are there.
+    unsafe { tile::pixels::<S>(&pixels, channels, width / S::Register::LANES) };
 }

@@ -20,7 +20,7 @@ use crate::kernels::simd::{Isa, Job, Lanes};
 impl<T: Real> Job<T> for Sums<'_, T, Winograd> {
     unsafe fn run<S: Isa<Register: Lanes<Element = T>>>(self) {
         let Self { how, source, weights, finish, target, scratch } = self;
-        let widths = [1, S::PANEL].map(|registers| registers * S::Register::LANES);
+        let widths = [1, S::BUDGET.panel].map(|registers| registers * S::Register::LANES);
         let (tasks, lens) = (how.tasks(widths), how.lens(widths));
         let (target, points) = (Target::new(target), &Points::new());
         let work = Work { cut: how, how: &how.how, source, weights, finish, target, lens, points };
@@ -131,22 +131,20 @@ impl<T: Real> Work<'_, T> {
         for point in 0..POINTS {
             let (w, x) = (&windows[point * windows_len..], &inputs[point * inputs_len..]);
             let sums = &mut products[point * products_len..][..tiles * width];
-            for (start, size) in tile::tiles(tiles, registers) {
-                let tile = Pixels {
-                    x: x[start * step..].as_ptr(),
-                    x_step: step,
-                    x_strides: [1, 0, 0],
-                    w: w.as_ptr(),
-                    w_strides: [width, 0, 0],
-                    counts: [part.len().div_ceil(S::DEPTH), 1, 1],
-                    sums: sums[start * width..].as_mut_ptr(),
-                    width,
-                    adds: part.start > 0,
-                };
-                // SAFETY: the caller promises the processor. Windows and inputs hold all channels of the
-                // part at this point, and the tile's sums lie within it.
-                unsafe { tile::pixels::<S>(&tile, size, registers) };
-            }
+            let pixels = Pixels {
+                x: x.as_ptr(),
+                x_step: step,
+                x_strides: [1, 0, 0],
+                w: w.as_ptr(),
+                w_strides: [width, 0, 0],
+                counts: [part.len().div_ceil(S::DEPTH), 1, 1],
+                sums: sums.as_mut_ptr(),
+                width,
+                adds: part.start > 0,
+            };
+            // SAFETY: the caller promises the processor. Windows and inputs hold all channels of the part at
+            // this point, and there are sums for all tiles.
+            unsafe { tile::pixels::<S>(&pixels, tiles, registers) };
         }
     }
 

@@ -3,6 +3,7 @@
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
+use super::super::budget::Budget;
 use super::super::lanes::{Isa, Job, Kernel};
 use super::Neon;
 
@@ -25,10 +26,7 @@ struct NeonPairs;
 
 impl Isa for NeonPairs {
     type Register = float32x4_t;
-    const REGISTERS: usize = Neon::REGISTERS;
-    const ROWS: usize = Neon::ROWS;
-    const TALL: usize = Neon::TALL;
-    const PANEL: usize = Neon::PANEL;
+    const BUDGET: Budget = Neon::BUDGET;
     const DEPTH: usize = 2;
 
     unsafe fn vectorize<K: Kernel<float32x4_t>>(kernel: K) {

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
+use super::super::budget::Budget;
 use super::super::lanes::{Isa, Job, Kernel};
 use super::Avx512;
 
@@ -27,10 +28,7 @@ struct Avx512Pairs;
 
 impl Isa for Avx512Pairs {
     type Register = __m512;
-    const REGISTERS: usize = Avx512::REGISTERS;
-    const ROWS: usize = Avx512::ROWS;
-    const TALL: usize = Avx512::TALL;
-    const PANEL: usize = Avx512::PANEL;
+    const BUDGET: Budget = Avx512::BUDGET;
     const DEPTH: usize = 2;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]

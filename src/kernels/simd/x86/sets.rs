@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use super::super::budget::Budget;
 use super::super::lanes::{Isa, Kernel};
 
 /// Thirty-two registers of sixteen numbers.
@@ -9,10 +10,7 @@ pub(in super::super) struct Avx512;
 
 impl Isa for Avx512 {
     type Register = __m512;
-    const REGISTERS: usize = 3;
-    const ROWS: usize = 8;
-    const TALL: usize = 16;
-    const PANEL: usize = 4;
+    const BUDGET: Budget = Budget::AVX512;
 
     #[target_feature(enable = "avx512f")]
     unsafe fn vectorize<K: Kernel<__m512>>(kernel: K) {
@@ -26,10 +24,7 @@ pub(in super::super) struct Avx2;
 
 impl Isa for Avx2 {
     type Register = __m256;
-    const REGISTERS: usize = 2;
-    const ROWS: usize = 6;
-    const TALL: usize = 8;
-    const PANEL: usize = 2;
+    const BUDGET: Budget = Budget::AVX2;
 
     #[target_feature(enable = "avx2,f16c,fma")]
     unsafe fn vectorize<K: Kernel<__m256>>(kernel: K) {
