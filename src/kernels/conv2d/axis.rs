@@ -89,7 +89,7 @@ impl Axis {
 
     /// Remainders by the stride of what its taps read.
     pub(super) fn remainders(&self) -> usize {
-        let apart = (1..self.stride).find(|n| n * self.advance.unsigned_abs() % self.stride == 0);
+        let apart = (1..self.stride).find(|n| (n * self.advance.unsigned_abs()).is_multiple_of(self.stride));
         apart.unwrap_or(self.stride).min(self.taps.max(1))
     }
 

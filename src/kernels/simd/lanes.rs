@@ -19,6 +19,9 @@ pub(crate) trait Lanes: Copy {
     /// Numbers in a register.
     const LANES: usize;
 
+    /// Registers of this kind that instructions can name.
+    const COUNT: usize;
+
     /// Whether [`load_part`](Self::load_part) is as fast as [`load`](Self::load).
     const IS_MASKED: bool;
 
@@ -124,12 +127,18 @@ pub(crate) trait Lanes: Copy {
     /// `self + a * b`
     fn add_product(self, a: Self, b: Self) -> Self;
 
+    /// `self - a * b`
+    fn less_product(self, a: Self, b: Self) -> Self;
+
     /// `self * other`; 0 for both zeros.
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
         // SAFETY: there is a register already.
         unsafe { Self::zero() }.add_product(self, other)
     }
+
+    /// `self - other`
+    fn sub(self, other: Self) -> Self;
 
     /// `self + other`
     fn add(self, other: Self) -> Self;

@@ -38,6 +38,7 @@ pub(crate) fn prefetch<T>(at: *const T) {
 impl Lanes for float32x4_t {
     type Element = f32;
     const LANES: usize = 4;
+    const COUNT: usize = Budget::NEON.registers;
     const IS_MASKED: bool = false;
 
     #[inline(always)]
@@ -104,6 +105,18 @@ impl Lanes for float32x4_t {
     fn add(self, other: Self) -> Self {
         // SAFETY: every 64-bit Arm processor has NEON.
         unsafe { vaddq_f32(self, other) }
+    }
+
+    #[inline(always)]
+    fn less_product(self, a: Self, b: Self) -> Self {
+        // SAFETY: every 64-bit Arm processor has NEON.
+        unsafe { vfmsq_f32(self, a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: every 64-bit Arm processor has NEON.
+        unsafe { vsubq_f32(self, other) }
     }
 
     #[inline(always)]

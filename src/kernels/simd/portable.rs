@@ -2,7 +2,7 @@
 
 use std::array;
 use std::marker::PhantomData;
-use std::ops::Mul;
+use std::ops::{Mul, Sub};
 
 use half::f16;
 
@@ -13,9 +13,10 @@ use super::lanes::{Element, Isa, Kernel, Lanes};
 #[derive(Clone, Copy)]
 pub(crate) struct Four<T>([T; 4]);
 
-impl<T: Element + From<f32> + Mul<Output = T> + PartialOrd> Lanes for Four<T> {
+impl<T: Element + From<f32> + Mul<Output = T> + PartialOrd + Sub<Output = T>> Lanes for Four<T> {
     type Element = T;
     const LANES: usize = 4;
+    const COUNT: usize = Budget::PORTABLE.registers;
     const IS_MASKED: bool = false;
 
     #[inline(always)]
@@ -75,6 +76,16 @@ impl<T: Element + From<f32> + Mul<Output = T> + PartialOrd> Lanes for Four<T> {
     }
 
     #[inline(always)]
+    fn less_product(self, a: Self, b: Self) -> Self {
+        self.sub(Self(array::from_fn(|i| a.0[i] * b.0[i])))
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(array::from_fn(|i| self.0[i] - other.0[i]))
+    }
+
+    #[inline(always)]
     fn first_only(self, n: usize) -> Self {
         Self(array::from_fn(|i| if i < n { self.0[i] } else { T::default() }))
     }
@@ -129,7 +140,7 @@ impl<T: Element + From<f32> + Mul<Output = T> + PartialOrd> Lanes for Four<T> {
 /// Whatever the compiler may assume of every processor.
 pub(crate) struct Portable<T>(PhantomData<T>);
 
-impl<T: Element + From<f32> + Mul<Output = T> + PartialOrd> Isa for Portable<T> {
+impl<T: Element + From<f32> + Mul<Output = T> + PartialOrd + Sub<Output = T>> Isa for Portable<T> {
     type Register = Four<T>;
     const BUDGET: Budget = Budget::PORTABLE;
 

@@ -23,6 +23,7 @@ use self::sets::{Avx2, Avx512};
 use self::shift::{after_8, after_16, before_8, before_16, by_turns_8, by_turns_16, parted_8, parted_16};
 use self::sums::{sums_of_8, sums_of_16};
 use self::transpose::{transpose_8, transpose_16};
+use super::budget::Budget;
 use super::lanes::{Job, Lanes};
 
 /// Names of the sets of instructions this module has, the fastest first, and of the one that is of every processor.
@@ -62,6 +63,7 @@ pub(crate) fn prefetch<T>(at: *const T) {
 impl Lanes for __m512 {
     type Element = f32;
     const LANES: usize = 16;
+    const COUNT: usize = Budget::AVX512.registers;
     const IS_MASKED: bool = true;
 
     #[inline(always)]
@@ -123,6 +125,18 @@ impl Lanes for __m512 {
     }
 
     #[inline(always)]
+    fn less_product(self, a: Self, b: Self) -> Self {
+        // SAFETY: as in `add_product`.
+        unsafe { _mm512_fnmadd_ps(a, b, self) }
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: as in `add_product`.
+        unsafe { _mm512_sub_ps(self, other) }
+    }
+
+    #[inline(always)]
     fn first_only(self, n: usize) -> Self {
         // SAFETY: as in `add_product`.
         unsafe { _mm512_maskz_mov_ps(first(n), self) }
@@ -174,6 +188,7 @@ impl Lanes for __m512 {
 impl Lanes for __m256 {
     type Element = f32;
     const LANES: usize = 8;
+    const COUNT: usize = Budget::AVX2.registers;
     // A mask takes one of the sixteen registers, which the sums need.
     const IS_MASKED: bool = false;
 
@@ -237,6 +252,18 @@ impl Lanes for __m256 {
     fn add(self, other: Self) -> Self {
         // SAFETY: as in `add_product`.
         unsafe { _mm256_add_ps(self, other) }
+    }
+
+    #[inline(always)]
+    fn less_product(self, a: Self, b: Self) -> Self {
+        // SAFETY: as in `add_product`.
+        unsafe { _mm256_fnmadd_ps(a, b, self) }
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: as in `add_product`.
+        unsafe { _mm256_sub_ps(self, other) }
     }
 
     #[inline(always)]

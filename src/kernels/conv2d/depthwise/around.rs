@@ -136,7 +136,7 @@ impl Around {
         macro_rules! of {
             ($k:literal, $d:literal) => {{
                 let kernel = &square::<T, $k>(kernel, flipped);
-                if w <= S::Register::LANES {
+                if w <= S::Register::LANES || 2 * $k * 2 > S::BUDGET.registers {
                     // SAFETY: the caller promises the processor; both planes have this size.
                     unsafe { S::vectorize(Sums::<_, $k, $d, 1> { x, kernel, sums, size }) }
                 } else {

@@ -79,7 +79,8 @@ unsafe fn shifted<V: Lanes, const K: usize, const D: usize, const R: usize>(
     all
 }
 
-/// Sums over windows, in `R` registers of pixels at a time.
+/// Sums over windows, in `R` registers of pixels at a time. Where weights, sums and pixels are more than there are
+/// registers, weights are read from memory for each row.
 pub(super) struct Sums<'a, T, const K: usize, const D: usize, const R: usize> {
     pub(super) x: *const T,
     pub(super) kernel: &'a [[T; K]; K],
@@ -94,10 +95,13 @@ impl<V: Lanes, const K: usize, const D: usize, const R: usize> Kernel<V> for Sum
         let Self { x, kernel, sums: to, size: [h, w] } = self;
         // SAFETY: the caller promises the processor.
         let zero = unsafe { V::zero() };
-        let mut taps = [[zero; K]; K];
-        for (tap, number) in taps.as_flattened_mut().iter_mut().zip(kernel.as_flattened()) {
-            // SAFETY: as above.
-            *tap = unsafe { V::splat(number) };
+        let is_held = K * K + 2 * K * R + R < V::COUNT;
+        let mut held = [[zero; K]; K];
+        for (tap, number) in held.as_flattened_mut().iter_mut().zip(kernel.as_flattened()) {
+            if is_held {
+                // SAFETY: as above.
+                *tap = unsafe { V::splat(number) };
+            }
         }
         for first in (0..w).step_by(R * V::LANES) {
             for phase in 0..D.min(h) {
@@ -109,8 +113,13 @@ impl<V: Lanes, const K: usize, const D: usize, const R: usize> Kernel<V> for Sum
                         let row = x.wrapping_add((phase + y * D) * w);
                         // SAFETY: the caller promises the plane.
                         let pixels = unsafe { shifted::<V, K, D, R>(row, first, w) };
-                        for (sums, taps) in sums.iter_mut().rev().zip(&taps) {
-                            for (pixels, &tap) in pixels.iter().zip(taps) {
+                        for (t, pixels) in pixels.iter().enumerate() {
+                            for (s, sums) in sums.iter_mut().rev().enumerate() {
+                                let mut tap = held[s][t];
+                                if !is_held {
+                                    // SAFETY: the caller promises the processor.
+                                    tap = unsafe { V::splat(&kernel[s][t]) };
+                                }
                                 for (sum, &pixel) in sums.iter_mut().zip(pixels) {
                                     *sum = sum.add_product(pixel, tap);
                                 }

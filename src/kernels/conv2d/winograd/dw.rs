@@ -114,7 +114,9 @@ impl ByTiles {
         for (c, to) in taps.chunks_exact_mut(9 * width).enumerate().take(x.channels) {
             let (from, to) = (sums[c * width..].as_ptr(), to.as_mut_ptr());
             // SAFETY: the caller promises the processor; sums of all channels are there, and nine taps.
-            unsafe { S::vectorize(Taps { points, from, point: strides[0], to, width }) };
+            unsafe {
+                S::vectorize(Taps { points, from, point: strides[0], to, width, room: strip.as_mut_ptr() })
+            };
         }
     }
 }

@@ -14,19 +14,16 @@ use crate::kernels::simd::Lanes;
 /// Factors of the transforms, as numbers or as registers of the same number.
 #[derive(Clone, Copy)]
 pub(super) struct Points<T> {
-    zero: T,
-    minus: T,
-    /// a, -a, b, -b
-    at: [T; 4],
+    /// a, b
+    at: [T; 2],
     /// a^2, b^2
     squares: [T; 2],
-    /// -a^2, -b^2, -(a^2 + b^2)
-    minus_squares: [T; 3],
+    /// a^2 + b^2
+    both: T,
     /// a^3, b^3
     cubes: [T; 2],
-    /// 1 over the product of a's and of b's distances to the other points, times 1, the point, minus the
-    /// point, its square
-    window: [[T; 4]; 2],
+    /// 1 over the product of a's and of b's distances to the other points, times 1, the point, its square
+    window: [[T; 3]; 2],
 }
 
 impl<T: Real> Points<T> {
@@ -35,14 +32,12 @@ impl<T: Real> Points<T> {
         let of = T::from_f64;
         let window = |point: f64, square: f64, other: f64| {
             let share = 1.0 / (2.0 * square * (square - other));
-            [share, point * share, -point * share, square * share].map(of)
+            [share, point * share, square * share].map(of)
         };
         Self {
-            zero: of(0.0),
-            minus: of(-1.0),
-            at: [a, -a, b, -b].map(of),
+            at: [a, b].map(of),
             squares: [0.5, 2.0].map(of),
-            minus_squares: [-0.5, -2.0, -2.5].map(of),
+            both: of(2.5),
             cubes: [0.5 * a, 2.0 * b].map(of),
             window: [window(a, 0.5, 2.0), window(b, 2.0, 0.5)],
         }
@@ -60,11 +55,9 @@ impl<T> Points<T> {
         // SAFETY: the caller promises the processor, and a number can be read.
         let splat = |number: &T| unsafe { V::splat(std::ptr::from_ref(number)) };
         Points {
-            zero: splat(&self.zero),
-            minus: splat(&self.minus),
             at: self.at.each_ref().map(splat),
             squares: self.squares.each_ref().map(splat),
-            minus_squares: self.minus_squares.each_ref().map(splat),
+            both: splat(&self.both),
             cubes: self.cubes.each_ref().map(splat),
             window: self.window.each_ref().map(|of| of.each_ref().map(splat)),
         }
@@ -72,53 +65,39 @@ impl<T> Points<T> {
 }
 
 impl<V: Lanes> Points<V> {
-    /// All lanes 0.
-    #[inline(always)]
-    pub(super) fn zero(&self) -> V {
-        self.zero
-    }
-
     /// Six inputs at the six points.
     #[inline(always)]
     pub(super) fn inputs(&self, d: [V; SIDE]) -> [V; SIDE] {
-        let ([a, minus_a, b, minus_b], [minus_a2, minus_b2, minus_both]) = (self.at, self.minus_squares);
-        let (even_a, odd_a) = (d[4].add_product(d[2], minus_b2), d[3].add_product(d[1], minus_b2));
-        let (even_b, odd_b) = (d[4].add_product(d[2], minus_a2), d[3].add_product(d[1], minus_a2));
+        let ([a, b], [a2, b2]) = (self.at, self.squares);
+        let (even_a, odd_a) = (d[4].less_product(d[2], b2), d[3].less_product(d[1], b2));
+        let (even_b, odd_b) = (d[4].less_product(d[2], a2), d[3].less_product(d[1], a2));
         [
-            d[0].add(d[4]).add_product(d[2], minus_both),
+            d[0].add(d[4]).less_product(d[2], self.both),
             even_a.add_product(odd_a, a),
-            even_a.add_product(odd_a, minus_a),
+            even_a.less_product(odd_a, a),
             even_b.add_product(odd_b, b),
-            even_b.add_product(odd_b, minus_b),
-            d[1].add(d[5]).add_product(d[3], minus_both),
+            even_b.less_product(odd_b, b),
+            d[1].add(d[5]).less_product(d[3], self.both),
         ]
     }
 
-    /// Three taps at the six points.
+    /// Three taps at a point and at its negative: a for `at` 0, b for 1.
     #[inline(always)]
-    pub(super) fn window(&self, g: [V; 3]) -> [V; SIDE] {
-        let [[a, a_1, minus_a_1, a_2], [b, b_1, minus_b_1, b_2]] = self.window;
-        let at_a = self.zero.add_product(g[0], a).add_product(g[2], a_2);
-        let at_b = self.zero.add_product(g[0], b).add_product(g[2], b_2);
-        [
-            g[0],
-            at_a.add_product(g[1], a_1),
-            at_a.add_product(g[1], minus_a_1),
-            at_b.add_product(g[1], b_1),
-            at_b.add_product(g[1], minus_b_1),
-            g[2],
-        ]
+    pub(super) fn window(&self, at: usize, [first, second, third]: [V; 3]) -> [V; 2] {
+        let [share, point, square] = self.window[at];
+        let even = first.mul(share).add_product(third, square);
+        [even.add_product(second, point), even.less_product(second, point)]
     }
 
     /// Four outputs from products at the six points.
     #[inline(always)]
     pub(super) fn outputs(&self, m: [V; SIDE]) -> [V; TILE] {
-        let ([a, _, b, _], [a2, b2], [a3, b3]) = (self.at, self.squares, self.cubes);
-        let [[even_a, odd_a], [even_b, odd_b]] = self.pairs(m);
+        let ([a, b], [a2, b2], [a3, b3]) = (self.at, self.squares, self.cubes);
+        let [[even_a, odd_a], [even_b, odd_b]] = pairs(m);
         [
             m[0].add(even_a).add(even_b),
-            self.zero.add_product(odd_a, a).add_product(odd_b, b),
-            self.zero.add_product(even_a, a2).add_product(even_b, b2),
+            odd_a.mul(a).add_product(odd_b, b),
+            even_a.mul(a2).add_product(even_b, b2),
             m[5].add_product(odd_a, a3).add_product(odd_b, b3),
         ]
     }
@@ -126,37 +105,34 @@ impl<V: Lanes> Points<V> {
     /// Four gradients at the six points: [`outputs`](Self::outputs) transposed.
     #[inline(always)]
     pub(super) fn gradients(&self, y: [V; TILE]) -> [V; SIDE] {
-        let ([a, minus_a, b, minus_b], [a2, b2]) = (self.at, self.squares);
+        let ([a, b], [a2, b2]) = (self.at, self.squares);
         let (even_a, odd_a) = (y[0].add_product(y[2], a2), y[1].add_product(y[3], a2));
         let (even_b, odd_b) = (y[0].add_product(y[2], b2), y[1].add_product(y[3], b2));
         [
             y[0],
             even_a.add_product(odd_a, a),
-            even_a.add_product(odd_a, minus_a),
+            even_a.less_product(odd_a, a),
             even_b.add_product(odd_b, b),
-            even_b.add_product(odd_b, minus_b),
+            even_b.less_product(odd_b, b),
             y[3],
         ]
     }
 
-    /// Three taps from sums at the six points: [`window`](Self::window) transposed.
+    /// Three taps from sums at the six points: the transposed form of a window at all of them.
     #[inline(always)]
     pub(super) fn taps(&self, u: [V; SIDE]) -> [V; 3] {
-        let [[a, a_1, _, a_2], [b, b_1, _, b_2]] = self.window;
-        let [[even_a, odd_a], [even_b, odd_b]] = self.pairs(u);
+        let [[a, a_1, a_2], [b, b_1, b_2]] = self.window;
+        let [[even_a, odd_a], [even_b, odd_b]] = pairs(u);
         [
             u[0].add_product(even_a, a).add_product(even_b, b),
-            self.zero.add_product(odd_a, a_1).add_product(odd_b, b_1),
+            odd_a.mul(a_1).add_product(odd_b, b_1),
             u[5].add_product(even_a, a_2).add_product(even_b, b_2),
         ]
     }
+}
 
-    /// Sum and difference of what stands at a and -a, and at b and -b.
-    #[inline(always)]
-    fn pairs(&self, m: [V; SIDE]) -> [[V; 2]; 2] {
-        [
-            [m[1].add(m[2]), m[1].add_product(m[2], self.minus)],
-            [m[3].add(m[4]), m[3].add_product(m[4], self.minus)],
-        ]
-    }
+/// Sum and difference of what stands at a and -a, and at b and -b.
+#[inline(always)]
+fn pairs<V: Lanes>(m: [V; SIDE]) -> [[V; 2]; 2] {
+    [[m[1].add(m[2]), m[1].sub(m[2])], [m[3].add(m[4]), m[3].sub(m[4])]]
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::points::Points;
-use super::transform::{Across, Down, Gradients};
+use super::transform::{Across, Down, Gradients, ROOM};
 use super::{SIDE, TILE};
 use crate::kernels::Real;
 use crate::kernels::conv2d::axis::Axis;
@@ -134,10 +134,11 @@ impl Strips {
         TILE * self.in_phase[1] + SIDE - TILE
     }
 
-    /// Elements for the pixels of a strip, and for those of a phase at the points of one axis.
-    pub(super) fn lens(&self, lanes: usize) -> [usize; 2] {
+    /// Elements for what is between two passes, for the pixels of a strip, and for those of a phase at the points of
+    /// one axis.
+    pub(super) fn lens(&self, lanes: usize) -> [usize; 3] {
         let pixels = (SIDE * self.source[1]).max(TILE * self.axes[1].outputs);
-        [pixels, SIDE * self.reads()].map(|n| n * lanes)
+        [ROOM, pixels, SIDE * self.reads()].map(|n| n * lanes)
     }
 
     /// What strip `at` of an image reads, at the points.
@@ -155,7 +156,8 @@ impl Strips {
         Num<S>: Real,
     {
         let ([h, w], lanes, reads) = (self.source, S::Register::LANES, self.reads());
-        let (raw, down) = scratch.split_at_mut(self.lens(lanes)[0]);
+        let [room, raw, _] = self.lens(lanes);
+        let (raw, down) = scratch[room..].split_at_mut(raw);
         let [above, before] = self.axes.each_ref().map(|axis| axis.reads(&(0..1)).start);
         let Rows { first: row, step, .. } = self.rows(at);
         let top = row as isize + above;
@@ -212,6 +214,7 @@ impl Strips {
         Num<S>: Real,
     {
         let ([h, w], lanes, rows) = (self.outputs(), S::Register::LANES, self.rows(at));
+        let (room, scratch) = scratch.split_at_mut(self.lens(lanes)[0]);
         for first in (0..planes.channels).step_by(lanes) {
             for [i, y, n] in rows.runs() {
                 let to = &mut scratch[i * w * lanes..][..n * w * lanes];
@@ -226,6 +229,7 @@ impl Strips {
                     rows: rows.n,
                     columns,
                     to: to.to[columns.tile * to.step + first..].as_mut_ptr(),
+                    room: room.as_mut_ptr(),
                     point: to.point,
                     step: to.step,
                 };

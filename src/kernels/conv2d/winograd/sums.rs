@@ -161,6 +161,7 @@ impl<T: Real> Work<'_, T> {
         strip: &mut [T],
     ) {
         let ([h, w], lanes) = (self.how.target, S::Register::LANES);
+        let (room, strip) = strip.split_at_mut(self.cut.strips.lens(lanes)[0]);
         let (image, at) = (at / self.cut.strips.tiles[0], at % self.cut.strips.tiles[0]);
         let rows = self.cut.strips.rows(at);
         let first = (image * self.how.groups + task.group) * self.how.outputs + task.outputs.start;
@@ -173,6 +174,7 @@ impl<T: Real> Work<'_, T> {
                     from: from[columns.tile * width + start..].as_ptr(),
                     strides: [self.lens.points[2], width],
                     to: strip.as_mut_ptr(),
+                    room: room.as_mut_ptr(),
                     row: w,
                     rows: rows.n,
                     columns,
