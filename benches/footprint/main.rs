@@ -115,6 +115,7 @@ fn main() -> ExitCode {
     if let Some(folder) = &arguments.write_models {
         return write_models(folder, &arguments.cases);
     }
+    options::choose_instructions();
     let mut agree = true;
     for case in &arguments.cases {
         let folder = tempfile::tempdir().unwrap();

@@ -102,6 +102,7 @@ fn main() -> ExitCode {
         return options.answer(|| own::run(folder));
     }
     let Arguments { steps, rounds, .. } = arguments;
+    options::choose_instructions();
     println!("{steps} steps, rounds {rounds}, threads {}, {}\n", options.threads, machine::text());
     let mut results = Vec::new();
     for case in &arguments.cases {

@@ -1,10 +1,12 @@
 //! The machine that measures, in words for a heading.
 
+use archrepair::kernels::instructions::Instructions;
+
 /// Its load, processor and vector instructions, as far as it says.
 pub(crate) fn text() -> String {
     let instructions = instructions();
     let known = if instructions.is_empty() { String::new() } else { format!(" ({instructions})") };
-    format!("load {}, {}{known}", load(), processor())
+    format!("load {}, {}{known}, kernels by {}", load(), processor(), Instructions::in_use())
 }
 
 /// How many processes ran or waited over the last minute, this bench included.

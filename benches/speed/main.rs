@@ -88,6 +88,7 @@ fn main() -> ExitCode {
     if let (Some(weights), Some(folder)) = (arguments.child, &options.folder) {
         return options.answer(|| own::run(folder, weights, arguments.seconds));
     }
+    options::choose_instructions();
     println!("rounds {}, threads {}, {}\n", arguments.rounds, options.threads, machine::text());
     let mut results = Vec::new();
     for case in &arguments.cases {

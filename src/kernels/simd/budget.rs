@@ -28,9 +28,12 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
+    #[cfg(any(test, target_arch = "x86_64"))]
     pub(crate) const AVX512: Self =
         Self { registers: 32, rows: &[12, 12, 6, 6], product: &[16, 8, 8], panel: 4 };
+    #[cfg(any(test, target_arch = "x86_64"))]
     pub(crate) const AVX2: Self = Self { registers: 16, rows: &[12, 6], product: &[8, 6], panel: 8 };
+    #[cfg(any(test, target_arch = "aarch64"))]
     pub(crate) const NEON: Self =
         Self { registers: 32, rows: &[12, 12, 6, 6], product: &[16, 8, 8], panel: 4 };
     pub(crate) const PORTABLE: Self = Self { registers: 16, rows: &[4, 4], product: &[8, 4], panel: 2 };

@@ -163,16 +163,28 @@ impl Around {
         let (x, dy) = (x.as_ptr(), dy.as_ptr());
         macro_rules! of {
             ($k:literal, $d:literal) => {{
-                let sums = &mut [[T::zero(); $k]; $k];
-                if stride == 1 {
-                    // SAFETY: the caller promises the processor; both planes have their size.
-                    unsafe { S::vectorize(Weights::<_, $k, $d> { x, dy, sums, size }) };
+                // A sum for each weight, and what a row of weights reads.
+                if const { $k * $k + $k + 2 <= S::BUDGET.registers } {
+                    of!($k, $d, $k)
                 } else {
-                    // SAFETY: as above.
-                    unsafe { S::vectorize(HalvedWeights::<_, $k, $d> { x, dy, sums, size, dy_size }) };
+                    of!($k, $d, 1)
                 }
-                dw.iter_mut().zip(sums.as_flattened()).for_each(|(dw, &sum)| *dw += sum);
             }};
+            ($k:literal, $d:literal, $g:literal) => {
+                for (i, dw) in dw.chunks_mut($g * $k).enumerate() {
+                    let (first, sums) = (i * $g, &mut [[T::zero(); $k]; $g]);
+                    if stride == 1 {
+                        let weights = Weights::<_, $k, $d, $g> { x, dy, sums, first, size };
+                        // SAFETY: the caller promises the processor; both planes have their size.
+                        unsafe { S::vectorize(weights) };
+                    } else {
+                        let weights = HalvedWeights::<_, $k, $d, $g> { x, dy, sums, first, size, dy_size };
+                        // SAFETY: as above.
+                        unsafe { S::vectorize(weights) };
+                    }
+                    dw.iter_mut().zip(sums.as_flattened()).for_each(|(dw, &sum)| *dw += sum);
+                }
+            };
         }
         by_shape!(self.shape, of);
     }

@@ -21,7 +21,10 @@ pub(super) fn clear_behind<V: Lanes>(n: usize, taps: &mut [V]) {
 
 /// The sums over the lanes of each.
 #[inline(always)]
-pub(super) fn lane_sums<V: Lanes, const K: usize>(sums: &[[V; K]; K], to: &mut [[V::Element; K]; K]) {
+pub(super) fn lane_sums<V: Lanes, const K: usize, const G: usize>(
+    sums: &[[V; K]; G],
+    to: &mut [[V::Element; K]; G],
+) {
     for (sums, to) in sums.as_flattened().chunks(4).zip(to.as_flattened_mut().chunks_mut(4)) {
         let mut four = [sums[0]; 4];
         four[..sums.len()].copy_from_slice(sums);
@@ -146,22 +149,26 @@ impl<V: Lanes, const K: usize, const D: usize, const R: usize> Kernel<V> for Sum
     }
 }
 
-/// Gradients by the weights.
-pub(super) struct Weights<'a, T, const K: usize, const D: usize> {
+/// Gradients by the weights of `G` rows of a kernel.
+pub(super) struct Weights<'a, T, const K: usize, const D: usize, const G: usize> {
     pub(super) x: *const T,
     pub(super) dy: *const T,
-    pub(super) sums: &'a mut [[T; K]; K],
+    /// Of the rows from `first` on.
+    pub(super) sums: &'a mut [[T; K]; G],
+    pub(super) first: usize,
     pub(super) size: [usize; 2],
 }
 
-impl<V: Lanes, const K: usize, const D: usize> Kernel<V> for Weights<'_, V::Element, K, D> {
+impl<V: Lanes, const K: usize, const D: usize, const G: usize> Kernel<V>
+    for Weights<'_, V::Element, K, D, G>
+{
     /// Both planes must have this size.
     #[inline(always)]
     unsafe fn run(self) {
-        let Self { x, dy, sums: to, size: [h, w] } = self;
+        let Self { x, dy, sums: to, first: first_row, size: [h, w] } = self;
         // SAFETY: the caller promises the processor.
         let zero = unsafe { V::zero() };
-        let mut sums = [[zero; K]; K];
+        let mut sums = [[zero; K]; G];
         for first in (0..w).step_by(V::LANES) {
             let n = V::LANES.min(w - first);
             for y in 0..h {
@@ -169,7 +176,8 @@ impl<V: Lanes, const K: usize, const D: usize> Kernel<V> for Weights<'_, V::Elem
                 let mut pixels = unsafe { shifted::<V, K, D, 1>(x.wrapping_add(y * w), first, w) };
                 clear_behind(n, pixels.as_flattened_mut());
                 for (s, sums) in sums.iter_mut().enumerate() {
-                    let Some(row) = (y + K / 2 * D).checked_sub(s * D).filter(|&row| row < h) else {
+                    let Some(row) = (y + K / 2 * D).checked_sub((first_row + s) * D).filter(|&row| row < h)
+                    else {
                         continue;
                     };
                     // SAFETY: as above.

@@ -174,29 +174,33 @@ impl<V: Lanes, const K: usize, const D: usize> Kernel<V> for Spread<'_, V::Eleme
     }
 }
 
-/// Gradients by the weights.
-pub(super) struct HalvedWeights<'a, T, const K: usize, const D: usize> {
+/// Gradients by the weights of `G` rows of a kernel.
+pub(super) struct HalvedWeights<'a, T, const K: usize, const D: usize, const G: usize> {
     pub(super) x: *const T,
     pub(super) dy: *const T,
-    pub(super) sums: &'a mut [[T; K]; K],
+    /// Of the rows from `first` on.
+    pub(super) sums: &'a mut [[T; K]; G],
+    pub(super) first: usize,
     /// Of `x`, and of `dy`.
     pub(super) size: [usize; 2],
     pub(super) dy_size: [usize; 2],
 }
 
-impl<V: Lanes, const K: usize, const D: usize> Kernel<V> for HalvedWeights<'_, V::Element, K, D> {
+impl<V: Lanes, const K: usize, const D: usize, const G: usize> Kernel<V>
+    for HalvedWeights<'_, V::Element, K, D, G>
+{
     /// Both planes must have their size.
     #[inline(always)]
     unsafe fn run(self) {
-        let Self { x, dy, sums: to, size: [h, w], dy_size: [oh, ow] } = self;
+        let Self { x, dy, sums: to, first: first_row, size: [h, w], dy_size: [oh, ow] } = self;
         // SAFETY: the caller promises the processor.
-        let mut sums = [[unsafe { V::zero() }; K]; K];
+        let mut sums = [[unsafe { V::zero() }; K]; G];
         for first in (0..ow).step_by(V::LANES) {
             for y in 0..oh {
                 // SAFETY: the caller promises the plane.
                 let dy: V = unsafe { load(dy.wrapping_add(y * ow), first, ow) };
                 for (s, sums) in sums.iter_mut().enumerate() {
-                    let Some(row) = row_of::<K, D>(y, s, h) else { continue };
+                    let Some(row) = row_of::<K, D>(y, first_row + s, h) else { continue };
                     // SAFETY: as above.
                     let mut taps = of_taps::<V, K, D>(unsafe { parted(x.wrapping_add(row * w), first, w) });
                     clear_behind(V::LANES.min(ow - first), &mut taps);
