@@ -160,10 +160,6 @@ fn the_speed_of_a_patched_model_is_measured_too() {
     folder.put("out.patch", &patch.to_bytes(Storage::F32).unwrap());
     let ran = folder.run(&format!("{SPEED} --batch 1 --patch out.patch"));
     assert_eq!((ran.status, &*ran.stderr), (0, "passes over batches of 1\n"));
-    assert!(
-        ran.stdout.starts_with("threads 2, peak rate ") && !ran.stdout.contains("operation"),
-        "{}",
-        ran.stdout
-    );
+    assert!(ran.stdout.starts_with("threads 2, ") && !ran.stdout.contains("operation"), "{}", ran.stdout);
     assert_eq!(folder.run(&format!("{SPEED} --patch model.safetensors")).status, 13);
 }

@@ -56,7 +56,7 @@ impl<S: Isa<Register: Lanes<Element = f32>>> Isa for Emulated<S> {
     unsafe fn operand(numbers: [S::Register; 2]) -> S::Register {
         // SAFETY: the caller promises the processor.
         let [first, second] = numbers.map(|register| unsafe { array(register) });
-        let pairs: [f32; MOST] = std::array::from_fn(|i| pair(first[i], second[i]));
+        let pairs = paired(&first, &second);
         // SAFETY: the caller promises the processor; an array has as many elements.
         unsafe { S::Register::load(pairs.as_ptr()) }
     }
@@ -79,6 +79,12 @@ impl<S: Isa<Register: Lanes<Element = f32>>> Isa for Emulated<S> {
             unsafe { *to.wrapping_add(i) = pair(first, second) };
         }
     }
+}
+
+/// Never inlined: it would crowd the registers of its caller.
+#[inline(never)]
+fn paired(first: &[f32; MOST], second: &[f32; MOST]) -> [f32; MOST] {
+    std::array::from_fn(|i| pair(first[i], second[i]))
 }
 
 /// The lanes of a register, then zeros.

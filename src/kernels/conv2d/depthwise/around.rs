@@ -163,9 +163,11 @@ impl Around {
         let (x, dy) = (x.as_ptr(), dy.as_ptr());
         macro_rules! of {
             ($k:literal, $d:literal) => {{
-                // A sum for each weight, and what a row of weights reads.
-                if const { $k * $k + $k + 2 <= S::BUDGET.registers } {
+                // A sum for each weight, what a row of weights reads, gradients, and registers to shift by.
+                if const { $k * $k + $k + 4 <= S::BUDGET.registers } {
                     of!($k, $d, $k)
+                } else if const { 3 * $k + $k + 4 <= S::BUDGET.registers } {
+                    of!($k, $d, 3)
                 } else {
                     of!($k, $d, 1)
                 }

@@ -70,8 +70,8 @@ impl<S: Isa> Kernel<S::Register> for Across<'_, S> {
     }
 }
 
-/// Numbers between the two passes of a transform: in registers where a set has as many, else in memory, from where
-/// they come sooner than from a stack that the compiler chooses.
+/// Numbers between the two passes of a transform that needs `N` registers in all: in registers where a set has as
+/// many, else in memory, from where they come sooner than from a stack that the compiler chooses.
 struct Between<V: Lanes, const N: usize> {
     held: [V; N],
     room: *mut V::Element,
@@ -133,7 +133,7 @@ impl<V: Lanes> Kernel<V> for Outputs<'_, V::Element> {
         let points = unsafe { points.registers::<V>() };
         for tile in 0..columns.tiles {
             // SAFETY: the caller promises the processor and the room.
-            let mut down = unsafe { Between::<V, { TILE * SIDE }>::new(room) };
+            let mut down = unsafe { Between::<V, { TILE * SIDE + FACTORS }>::new(room) };
             for j in 0..SIDE {
                 let at = |i: usize| from.wrapping_add((i * SIDE + j) * point + tile * step);
                 // SAFETY: the caller promises the points of each tile.
@@ -340,7 +340,7 @@ impl<V: Lanes> Kernel<V> for Gradients<'_, V::Element> {
         let zero = unsafe { V::zero() };
         for tile in 0..columns.tiles {
             // SAFETY: the caller promises the processor and the room.
-            let mut down = unsafe { Between::<V, { SIDE * TILE }>::new(room) };
+            let mut down = unsafe { Between::<V, { SIDE * TILE + FACTORS }>::new(room) };
             let n = columns.n.saturating_sub(TILE * tile);
             for j in 0..TILE {
                 let x = columns.first + (TILE * tile + j) * columns.step;
@@ -389,7 +389,7 @@ impl<V: Lanes> Kernel<V> for Taps<'_, V::Element> {
         let points = unsafe { points.registers::<V>() };
         for at in (0..width).step_by(V::LANES) {
             // SAFETY: the caller promises the processor and the room.
-            let mut down = unsafe { Between::<V, { 3 * SIDE }>::new(room) };
+            let mut down = unsafe { Between::<V, { 3 * SIDE + 2 * FACTORS }>::new(room) };
             for j in 0..SIDE {
                 let from = |i: usize| from.wrapping_add((i * SIDE + j) * point + at);
                 // SAFETY: the caller promises the points.
@@ -408,6 +408,9 @@ impl<V: Lanes> Kernel<V> for Taps<'_, V::Element> {
         }
     }
 }
+
+/// Registers for factors and for what is computed; taps take two sums and differences more of each.
+const FACTORS: usize = 7;
 
 /// Registers between two passes at most.
 pub(super) const ROOM: usize = SIDE * TILE;
