@@ -27,13 +27,13 @@ pub(crate) fn run(folder: &Path) -> archrepair::Result<Measured> {
     let site = Site::new(&deployed, Level::Block(work.block.clone()))?;
     let seen = Seen::new(&site, &deployed, folder)?;
     let mut losses = Vec::new();
-    let mut part = match work.kind {
+    let part = match work.kind {
         Kind::Search => searched(&site, &seen, (&work, folder), &mut losses)?,
         Kind::Weights => Part::new(site.graph.clone(), site.params.clone(), &site)?,
     };
     let config = fit::Config { steps: work.fit.len(), ..fit::Config::default() };
     let note = &mut |_, loss| losses.push(loss);
-    fit(&site, &mut part, seen.training(), (&config, &mut Rng::new(SEED)), note)?;
+    let part = fit(&site, part, seen.training(), (&config, Rng::new(SEED)), note)?;
     let seconds = begun.elapsed().as_secs_f64();
     let vm_hwm = meter::process().map_or(0, |memory| memory.vm_hwm);
     let engine_bytes = Some(meter::peak());

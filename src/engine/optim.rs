@@ -7,9 +7,11 @@
 mod rules;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use candle_core::{DType, Tensor, TensorId};
 
+use crate::device::Compute;
 use crate::error::{During, Result};
 use crate::graph::Params;
 use crate::kernels::in_place::Each;
@@ -91,9 +93,44 @@ impl Optimizer {
     ///
     /// [`crate::Error::Tensor`] when candle refuses.
     pub fn owning(rule: Rule, params: &Params) -> Result<Self> {
+        let mut optimizer = Self::new(rule);
+        optimizer.own(params)?;
+        Ok(optimizer)
+    }
+
+    /// From now on the tensors of `params` are changed where they are: nothing else may read them.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Tensor`] when candle refuses.
+    pub fn own(&mut self, params: &Params) -> Result<()> {
         let resident = params.iter().filter(|(_, weight)| !weight.is_mapped());
         let own = resident.map(|(name, weight)| Ok((name.clone(), weight.tensor()?.id())));
-        Ok(Self { own: own.collect::<Result<_>>()?, ..Self::new(rule) })
+        self.own = own.collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    /// Moves the state to unnamed files in `folder`, and owns no tensor any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Params::spooled`].
+    pub fn set_aside(&mut self, folder: &Path) -> Result<()> {
+        self.own.clear();
+        self.first = self.first.spooled(folder)?;
+        self.second = self.second.spooled(folder)?;
+        Ok(())
+    }
+
+    /// Brings the state back to where `compute` says.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Tensor`] when the device refuses.
+    pub fn resume(&mut self, compute: &Compute) -> Result<()> {
+        self.first = self.first.masters(compute)?;
+        self.second = self.second.masters(compute)?;
+        Ok(())
     }
 
     /// Bytes of the state.

@@ -16,4 +16,4 @@ pub mod train;
 pub use part::Part;
 pub use samples::Samples;
 pub use site::{Level, Site};
-pub use train::{Config, Sets, fit};
+pub use train::{Config, Sets, Training, fit};

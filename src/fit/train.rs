@@ -1,5 +1,7 @@
 //! Gradient descent on one part of a network.
 
+use std::path::Path;
+
 use candle_core::Tensor;
 
 use super::{Part, Samples, Site};
@@ -177,35 +179,97 @@ pub fn rate_factor(step: usize, steps: usize) -> f64 {
     rise * 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / steps.max(1) as f64).cos())
 }
 
-/// Trains `part` at `site`, where that computes, and leaves it on the CPU; `progress` is told the loss of
-/// each step.
+/// Trains `part` at `site`, where that computes: the part as it is then, on the CPU. `progress` is told the
+/// loss of each step.
 ///
 /// # Errors
 ///
-/// [`Error::Diverged`] when the loss is not finite, and those of [`Part::step`].
+/// As [`Training::round`].
 pub fn fit(
     site: &Site,
-    part: &mut Part,
+    part: Part,
     sets: Sets,
-    (config, rng): (&Config, &mut Rng),
+    (config, rng): (&Config, Rng),
     progress: &mut dyn FnMut(usize, f64),
-) -> Result<()> {
-    part.move_to(&site.compute)?;
-    let mut optimizer = Optimizer::owning(site.levers.rule(), &part.params)?;
-    let mut sampler = Sampler::new();
-    for step in 0..config.steps {
-        let draws = sampler.draw(sets, config.batch, rng);
-        let factor = rate_factor(step, config.steps);
-        let rate = |name: &str| {
-            factor * if site.params.find(name).is_some() { config.rate } else { config.new_rate }
-        };
-        let loss = part.step(site, (&draws, config.distill), (&mut optimizer, &rate))?;
-        if !loss.is_finite() {
-            return Err(Error::Diverged { what: site.level.to_string(), step, loss });
-        }
-        progress(step, loss);
+) -> Result<Part> {
+    let mut training = Training::new(site, part, rng);
+    training.round(site, sets, config, progress)?;
+    Ok(training.part)
+}
+
+/// A training in rounds. Weights, the optimizer's state and the draws to come go on from round to
+/// round; between two rounds all of it can wait in files.
+#[derive(Debug)]
+pub struct Training {
+    /// What is trained.
+    pub part: Part,
+    optimizer: Optimizer,
+    sampler: Sampler,
+    rng: Rng,
+}
+
+impl Training {
+    /// The training of `part` at `site` before its first step.
+    #[must_use]
+    pub fn new(site: &Site, part: Part, rng: Rng) -> Self {
+        Self { part, optimizer: Optimizer::new(site.levers.rule()), sampler: Sampler::new(), rng }
     }
-    part.move_to(&Compute::HOST)
+
+    /// Trains for the steps of `config`, where `site` computes, and leaves the part on the CPU;
+    /// `progress` is told the loss of each step.
+    ///
+    /// Each round has a [`rate_factor`] of its own, so that its result is annealed and can be judged: warm
+    /// restarts (Loshchilov and Hutter 2017).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Diverged`] when the loss is not finite, and those of [`Part::step`].
+    pub fn round(
+        &mut self,
+        site: &Site,
+        sets: Sets,
+        config: &Config,
+        progress: &mut dyn FnMut(usize, f64),
+    ) -> Result<()> {
+        let Self { part, optimizer, sampler, rng } = self;
+        part.move_to(&site.compute)?;
+        optimizer.own(&part.params)?;
+        for step in 0..config.steps {
+            let draws = sampler.draw(sets, config.batch, rng);
+            let factor = rate_factor(step, config.steps);
+            let rate = |name: &str| {
+                factor * if site.params.find(name).is_some() { config.rate } else { config.new_rate }
+            };
+            let loss = part.step(site, (&draws, config.distill), (optimizer, &rate))?;
+            if !loss.is_finite() {
+                return Err(Error::Diverged { what: site.level.to_string(), step, loss });
+            }
+            progress(step, loss);
+        }
+        part.move_to(&Compute::HOST)
+    }
+
+    /// Moves weights and the optimizer's state to unnamed files in `folder`. A part that is only asked
+    /// can stay there; [`Training::resumed`] brings all back for another round.
+    ///
+    /// # Errors
+    ///
+    /// As [`Params::spooled`](crate::graph::Params::spooled).
+    pub fn set_aside(&mut self, folder: &Path) -> Result<()> {
+        self.part.params = self.part.params.spooled(folder)?;
+        self.optimizer.set_aside(folder)
+    }
+
+    /// Brings back to where `site` computes what was [set aside](Self::set_aside).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Tensor`] when the device refuses.
+    pub fn resumed(mut self, site: &Site) -> Result<Self> {
+        self.part.params = self.part.params.masters(&site.compute)?;
+        self.optimizer.resume(&site.compute)?;
+        Ok(self)
+    }
 }
 
 #[cfg(test)]

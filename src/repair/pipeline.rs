@@ -205,16 +205,9 @@ impl Repair<'_> {
         Ok((place(start, &site, &weights)?, choices))
     }
 
-    fn fit(
-        &self,
-        site: &Site,
-        mut part: Part,
-        sets: Sets,
-        (steps, progress): (usize, Progress),
-    ) -> Result<Part> {
+    fn fit(&self, site: &Site, part: Part, sets: Sets, (steps, progress): (usize, Progress)) -> Result<Part> {
         let config = fit::Config { steps, ..self.config.fit.clone() };
         let mut tell = |step, _| progress(Stage::Fit, &site.level.to_string(), step + 1);
-        fit(site, &mut part, sets, (&config, &mut Rng::new(self.config.seed)), &mut tell)?;
-        Ok(part)
+        fit(site, part, sets, (&config, Rng::new(self.config.seed)), &mut tell)
     }
 }

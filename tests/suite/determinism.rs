@@ -43,7 +43,7 @@ pub(crate) fn assert_same_on_any_threads<R: PartialEq + Send>(body: impl Fn() ->
 }
 
 /// Names and bits of all tensors.
-fn bits(params: &Params) -> Vec<(String, Vec<u32>)> {
+pub(crate) fn bits(params: &Params) -> Vec<(String, Vec<u32>)> {
     let bits = |weight: &Weight| -> Vec<u32> {
         weight
             .tensor()
@@ -65,11 +65,10 @@ fn fitted(block: &str) -> Params {
     let store = Store { folder: &std::env::temp_dir(), precision: Precision::F16 };
     let samples = |images| Samples::taught(&site, &images, &deployed.normalize().unwrap(), store).unwrap();
     let (failures, replay) = (samples(noise(20, 1)), samples(noise(30, 2)));
-    let mut part = Part::new(site.graph.clone(), site.params.clone(), &site).unwrap();
+    let part = Part::new(site.graph.clone(), site.params.clone(), &site).unwrap();
     let config = Config { steps: 4, batch: 24, ..Config::default() };
     let sets = Sets { failures: &failures, surrogates: None, replay: &replay };
-    fit(&site, &mut part, sets, (&config, &mut Rng::new(3)), &mut |_, _| {}).unwrap();
-    part.params
+    fit(&site, part, sets, (&config, Rng::new(3)), &mut |_, _| {}).unwrap().params
 }
 
 #[test]
