@@ -7,12 +7,14 @@
 //! takes.
 
 pub mod bytes;
+pub mod cuts;
 pub mod part;
 pub mod samples;
 pub mod scratch;
 pub mod site;
 pub mod train;
 
+pub use cuts::Cuts;
 pub use part::Part;
 pub use samples::Samples;
 pub use site::{Level, Site};

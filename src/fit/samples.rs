@@ -1,6 +1,7 @@
 //! Images as the trained part sees them: the frozen prefix's output, cached.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
@@ -19,9 +20,9 @@ use crate::memory::cache::{Cache, Precision};
 pub struct Samples {
     features: Cache,
     /// Class of each image.
-    labels: Vec<u32>,
+    labels: Arc<[u32]>,
     /// Class probabilities that the deployed network gives each image, where it was asked.
-    teacher: Option<Cache>,
+    teacher: Option<Arc<Cache>>,
     /// Number of classes.
     classes: usize,
 }
@@ -42,7 +43,8 @@ impl Samples {
     /// # Errors
     ///
     /// [`Error::Graph`] when a row has no label or a label no class.
-    pub fn of(features: Cache, labels: Vec<u32>, classes: usize) -> Result<Self> {
+    pub fn of(features: Cache, labels: impl Into<Arc<[u32]>>, classes: usize) -> Result<Self> {
+        let labels = labels.into();
         let wrong = |problem| Err(Error::Graph { node: "samples".into(), problem });
         if labels.len() != features.len() {
             return wrong(format!("{} labels for {} rows of features", labels.len(), features.len()));
@@ -51,6 +53,19 @@ impl Samples {
             return wrong(format!("label {label} among {classes} classes"));
         }
         Ok(Self { features, labels, teacher: None, classes })
+    }
+
+    /// The same samples, with the deployed network's opinion on each image.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Graph`] when there is not one row for each image.
+    pub fn taught_by(self, teacher: Arc<Cache>) -> Result<Self> {
+        if teacher.len() != self.len() {
+            let problem = format!("{} opinions on {} images", teacher.len(), self.len());
+            return Err(Error::Graph { node: "samples".into(), problem });
+        }
+        Ok(Self { teacher: Some(teacher), ..self })
     }
 
     /// Runs the prefix of `site` over `images`.
@@ -92,7 +107,8 @@ impl Samples {
         }
         features.finish()?;
         teacher.iter_mut().try_for_each(Cache::finish)?;
-        Ok(Self { features, labels: images.labels().to_vec(), teacher, classes: site.classes })
+        let teacher = teacher.map(Arc::new);
+        Ok(Self { features, labels: images.labels().into(), teacher, classes: site.classes })
     }
 
     /// How many images there are.
@@ -212,12 +228,14 @@ mod tests {
             cache.finish().unwrap();
             cache
         };
-        let samples = Samples::of(rows(2), vec![0, 2], 3).unwrap();
+        let samples = Samples::of(rows(2), [0, 2], 3).unwrap();
         let mut targets = [9.0; 3];
         samples.targets_into(&[1], 0.0, &mut targets).unwrap();
         assert_eq!((samples.len(), targets), (2, [0.0, 0.0, 1.0]));
-        let message = |n, label| Samples::of(rows(n), vec![label], 3).unwrap_err().to_string();
+        let message = |n, label| Samples::of(rows(n), [label], 3).unwrap_err().to_string();
         assert_eq!(message(2, 0), "node `samples`: 1 labels for 2 rows of features");
         assert_eq!(message(1, 3), "node `samples`: label 3 among 3 classes");
+        let error = samples.taught_by(Arc::new(rows(1))).unwrap_err().to_string();
+        assert_eq!(error, "node `samples`: 1 opinions on 2 images");
     }
 }
