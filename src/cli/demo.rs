@@ -98,7 +98,7 @@ impl Demo {
         let guard = Some([failures, passes]);
         let inputs = Inputs { failures: &sets.failures, replay: &sets.replay, guard, folder: &temporary };
         let plan = plan(&model, &config, Counts::of(&inputs))?;
-        let mut stages = Stages::new(console, steps(&config));
+        let mut stages = Stages::new(console, steps(&config, &model.network));
         let mut tell = |stage, what: &str, step| stages.tell(stage, what, step);
         let outcome = repair_as_planned(&model, inputs, (&config, &plan), &mut tell)?;
         if outcome.verdict.accepted {
@@ -169,10 +169,9 @@ impl Sets {
     }
 }
 
-/// The defaults of `repair` with about half of their steps, so that the story stays short.
+/// The defaults of `repair` with about half of the steps of search and training, so that the story stays short.
 fn settings(seed: u64) -> Config {
     let mut config = Config { seed, ..Config::default() };
-    config.localize.race_steps = 80;
     config.search.steps = 60;
     config.fit.steps = 180;
     config

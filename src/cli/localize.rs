@@ -92,7 +92,7 @@ impl Localize {
         let replay = images(&self.sets.replay, "replay", &base.network, &self.sets.pictures)?;
         let folder = self.sets.folder();
         let inputs = Inputs { failures: &failures, replay: &replay, guard: None, folder: &folder };
-        let steps = Steps { localize: Steps::of_race(&config), search: 0, fit: 0 };
+        let steps = Steps { localize: Steps::of_race(&config, &base.network), search: 0, fit: 0 };
         let mut stages = Stages::new(console, steps);
         let ranking = rank(&base, inputs, &config, &mut stages)?;
         drop(stages);

@@ -127,7 +127,7 @@ impl Repair {
         if plan.limit.is_some() {
             console.note(&report::plan::text(&plan));
         }
-        let mut stages = Stages::new(console, steps(&config));
+        let mut stages = Stages::new(console, steps(&config, &model.network));
         let mut tell = |stage, what: &str, step| stages.tell(stage, what, step);
         let outcome = repair_as_planned(&model, inputs, (&config, &plan), &mut tell)?;
         let spent = stages.finish();
@@ -193,7 +193,7 @@ fn usual_rate(target: &Target) -> f64 {
 }
 
 /// Steps of each stage, for the progress bars.
-pub(super) fn steps(config: &Config) -> Steps {
+pub(super) fn steps(config: &Config, network: &Network) -> Steps {
     let search = if config.method == Method::Search { config.search.steps } else { 0 };
-    Steps { localize: Steps::of_race(&config.localize), search, fit: config.fit.steps }
+    Steps { localize: Steps::of_race(&config.localize, network), search, fit: config.fit.steps }
 }

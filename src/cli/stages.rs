@@ -5,7 +5,8 @@ use std::time::Instant;
 use indicatif::ProgressBar;
 
 use super::Console;
-use crate::localize;
+use crate::graph::Network;
+use crate::localize::{self, race};
 use crate::memory::meter;
 use crate::repair::pipeline::Stage;
 use crate::report::Spent;
@@ -31,9 +32,9 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    /// Steps of a race: all candidates for a third of them, then three for all.
-    pub(super) fn of_race(config: &localize::Config) -> usize {
-        config.candidates * config.race_steps.div_ceil(3) + config.candidates.min(3) * config.race_steps
+    /// Most steps of a race between blocks of `network`.
+    pub(super) fn of_race(config: &localize::Config, network: &Network) -> usize {
+        race::most_steps(config.candidates.min(network.blocks().count()), config.race_steps)
     }
 }
 

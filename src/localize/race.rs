@@ -1,10 +1,16 @@
 //! Short trial repairs: each candidate block is trained for a few steps on some of the failures
 //! and judged on the others, on surrogates and on replay (see [`crate::data::transfer`]).
 //!
-//! Two rounds (successive halving, Jamieson and Talwalkar 2016): all candidates for half of
-//! the steps, then the best three from the start for all of them. What a block is worth is its
-//! loss on all three; a loss tells apart what a handful of
-//! right and wrong answers cannot.
+//! Two rounds (successive halving, Jamieson and Talwalkar 2016): all candidates for half of the steps,
+//! then the finalists for the other half, from where they stand. Finalists are those that the leader does not
+//! beat in 95 of 100 resamplings of the judging images, three at most; where there is none the race ends.
+//! What a block is worth is its loss on failures, surrogates and replay; a loss tells apart what a handful
+//! of right and wrong answers cannot.
+//!
+//! All candidates see the same 500 images of each set at most. Features of all of them come from one pass
+//! (see [`Cuts`]); they, and trials between two rounds, lie in unnamed files.
+
+use std::iter::from_fn;
 
 use rayon::prelude::*;
 
@@ -12,7 +18,7 @@ use crate::data::Images;
 use crate::error::Result;
 use crate::eval::Deployed;
 use crate::fit::samples::{Answers, Store};
-use crate::fit::{self, Level, Samples, Sets, Site, fit};
+use crate::fit::{self, Cuts, Level, Samples, Sets, Site, Training};
 use crate::rng::Rng;
 use crate::search::candidate::CleanStatistics;
 use crate::search::space;
@@ -67,16 +73,35 @@ impl Trial {
 }
 
 /// Most images of each set: a trial sees a few thousand draws at most.
-const IMAGES: usize = 500;
+pub(crate) const IMAGES: usize = 500;
 
-/// Blocks that go on to the second round.
+/// Most blocks that go on to the second round.
 const FINALISTS: usize = 3;
 
-/// Races the blocks of these names; a trial for each, in order.
+/// A block drops out where the leader beats it in this share of the resamplings.
+const CERTAIN: f64 = 0.95;
+
+/// Draws of the judging images.
+const RESAMPLINGS: usize = 400;
+
+/// Steps of the first and of the second round, of `steps` in both.
+fn rounds(steps: usize) -> [usize; 2] {
+    let first = steps.div_ceil(2);
+    [first, steps - first]
+}
+
+/// Most steps that a race of `candidates` takes, a finalist for `steps` of them: fewer where few go on.
+#[must_use]
+pub fn most_steps(candidates: usize, steps: usize) -> usize {
+    let [first, second] = rounds(steps);
+    candidates * first + candidates.min(FINALISTS) * second
+}
+
+/// Races the blocks of these names, which stand in the network's order; a trial for each.
 ///
 /// # Errors
 ///
-/// Those of [`fit()`] and [`Samples::new`].
+/// Those of [`Cuts::new`], [`Samples::new`] and [`Training::round`].
 pub fn race(
     deployed: &Deployed,
     field: Field,
@@ -84,48 +109,128 @@ pub fn race(
     (config, store, seed): (&fit::Config, Store, u64),
     progress: &mut dyn FnMut(&str, usize),
 ) -> Result<Vec<Trial>> {
-    let first = fit::Config { steps: config.steps.div_ceil(2), ..config.clone() };
-    let mut trials = Vec::new();
-    for block in blocks {
-        trials.push(trial(deployed, field, block, (&first, store, seed), progress)?);
-    }
-    let mut order: Vec<usize> = (0..blocks.len()).collect();
-    order.sort_by(|&a, &b| trials[a].loss().total_cmp(&trials[b].loss()).then(a.cmp(&b)));
-    if config.steps > first.steps {
-        for &i in order.iter().take(FINALISTS) {
-            trials[i] = trial(deployed, field, &blocks[i], (config, store, seed), progress)?;
+    let seen = Seen::at_all(&Cuts::new(deployed, blocks)?, field, store)?;
+    let racers = blocks.iter().zip(seen);
+    let mut racers: Vec<Racer> =
+        racers.map(|(block, seen)| Racer { deployed, block, seen, store, waiting: None }).collect();
+    let mut trials = vec![Trial::default(); blocks.len()];
+    let mut running: Vec<usize> = (0..blocks.len()).collect();
+    for steps in rounds(config.steps) {
+        if steps == 0 || running.is_empty() {
+            break;
         }
+        let config = fit::Config { steps, ..config.clone() };
+        for &i in &running {
+            let judged = racers[i].round(&config, seed, progress)?;
+            trials[i] = Trial { steps: trials[i].steps + steps, ..judged };
+        }
+        running = finalists(&trials, seed);
     }
     Ok(trials)
 }
 
-fn trial(
-    deployed: &Deployed,
-    field: Field,
-    block: &str,
-    (config, store, seed): (&fit::Config, Store, u64),
-    progress: &mut dyn FnMut(&str, usize),
-) -> Result<Trial> {
-    let site = Site::new(deployed, Level::Block(block.into()))?;
-    let normalize = deployed.normalize()?;
-    let few = |images: &Images| images.subset(&(0..images.len().min(IMAGES)).collect::<Vec<_>>());
-    let samples = |images| Samples::new(&site, &few(images), &normalize, store);
-    let (failures, surrogates) = (samples(field.failures)?, samples(field.surrogates)?);
-    let replay = Samples::taught(&site, &few(field.replay), &normalize, store)?;
-    // The same seed for all: every trial sees the same batches.
-    let mut rng = Rng::new(seed);
-    let mut part = space::trial(&site, &CleanStatistics::measure(&replay)?, &mut rng)?;
-    let sets = Sets { failures: &failures, surrogates: Some(&surrogates), replay: &replay };
-    fit(&site, &mut part, sets, (config, &mut rng), &mut |step, _| progress(block, step + 1))?;
-    part.set_aside(&site, store.folder)?;
-    let lowered = site.lowered(&part.graph, &part.params)?;
-    let judge = |images| samples(images)?.evaluate(&site, &lowered);
-    Ok(Trial {
-        failures: judge(field.held_failures)?,
-        surrogates: judge(field.held_surrogates)?,
-        replay: judge(field.held_replay)?,
-        steps: config.steps,
-    })
+/// The features of all sets at one block.
+struct Seen {
+    failures: Samples,
+    surrogates: Samples,
+    replay: Samples,
+    held_failures: Samples,
+    held_surrogates: Samples,
+    held_replay: Samples,
+}
+
+impl Seen {
+    /// Those at each of the blocks before which `cuts` cuts.
+    fn at_all(cuts: &Cuts, field: Field, store: Store) -> Result<Vec<Self>> {
+        let few = |images: &Images| images.subset(&(0..images.len().min(IMAGES)).collect::<Vec<_>>());
+        let samples = |images| Ok(cuts.samples(&few(images), store)?.into_iter());
+        let (mut failures, mut surrogates) = (samples(field.failures)?, samples(field.surrogates)?);
+        let mut replay = cuts.taught(&few(field.replay), store)?.into_iter();
+        let mut held_failures = samples(field.held_failures)?;
+        let mut held_surrogates = samples(field.held_surrogates)?;
+        let mut held_replay = samples(field.held_replay)?;
+        let next = || {
+            Some(Self {
+                failures: failures.next()?,
+                surrogates: surrogates.next()?,
+                replay: replay.next()?,
+                held_failures: held_failures.next()?,
+                held_surrogates: held_surrogates.next()?,
+                held_replay: held_replay.next()?,
+            })
+        };
+        Ok(from_fn(next).collect())
+    }
+}
+
+/// A block in the race.
+struct Racer<'a> {
+    deployed: &'a Deployed,
+    block: &'a str,
+    seen: Seen,
+    store: Store<'a>,
+    /// Its training between two rounds.
+    waiting: Option<Training>,
+}
+
+impl Racer<'_> {
+    /// Trains for a round and judges.
+    fn round(
+        &mut self,
+        config: &fit::Config,
+        seed: u64,
+        progress: &mut dyn FnMut(&str, usize),
+    ) -> Result<Trial> {
+        let site = Site::new(self.deployed, Level::Block(self.block.into()))?;
+        let mut training = match self.waiting.take() {
+            Some(waiting) => waiting.resumed(&site)?,
+            None => self.start(&site, seed)?,
+        };
+        let Seen { failures, surrogates, replay, .. } = &self.seen;
+        let sets = Sets { failures, surrogates: Some(surrogates), replay };
+        training.round(&site, sets, config, &mut |step, _| progress(self.block, step + 1))?;
+        training.set_aside(self.store.folder)?;
+        let trial = self.judge(&site, &training)?;
+        self.waiting = Some(training);
+        Ok(trial)
+    }
+
+    fn start(&self, site: &Site, seed: u64) -> Result<Training> {
+        // The same seed for all: every trial sees the same batches.
+        let mut rng = Rng::new(seed);
+        let part = space::trial(site, &CleanStatistics::measure(&self.seen.replay)?, &mut rng)?;
+        Ok(Training::new(site, part, rng))
+    }
+
+    fn judge(&self, site: &Site, training: &Training) -> Result<Trial> {
+        let lowered = site.lowered(&training.part.graph, &training.part.params)?;
+        Ok(Trial {
+            failures: self.seen.held_failures.evaluate(site, &lowered)?,
+            surrogates: self.seen.held_surrogates.evaluate(site, &lowered)?,
+            replay: self.seen.held_replay.evaluate(site, &lowered)?,
+            steps: 0,
+        })
+    }
+}
+
+/// The trials that go on, the best first: the leader and those that it does not beat for certain,
+/// [`FINALISTS`] at most; none where the leader is alone.
+fn finalists(trials: &[Trial], seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..trials.len()).collect();
+    order.sort_by(|&a, &b| trials[a].loss().total_cmp(&trials[b].loss()).then(a.cmp(&b)));
+    order.truncate(FINALISTS);
+    let Some(&leader) = order.first() else { return order };
+    order.retain(|&i| i == leader || beaten(&trials[leader], &trials[i], seed) < CERTAIN);
+    if order.len() == 1 { Vec::new() } else { order }
+}
+
+/// The share of resamplings of the judging images, the same for both, in which `leader` has less loss.
+fn beaten(leader: &Trial, other: &Trial, seed: u64) -> f64 {
+    let wins = |resampling: &usize| {
+        let loss = |trial: &Trial| trial.resampled(&mut Rng::stream(seed, *resampling as u64));
+        loss(leader) < loss(other)
+    };
+    (0..RESAMPLINGS).into_par_iter().filter(wins).count() as f64 / RESAMPLINGS as f64
 }
 
 /// For each trial the share of resamplings of the judging images in which it is the best of
@@ -167,5 +272,24 @@ mod tests {
         let shares = confidence(&trials, 400, 1);
         assert!((shares[0] + shares[1] - 1.0).abs() < 1e-12);
         assert!(shares[0] > 0.2 && shares[1] > 0.2);
+    }
+
+    #[test]
+    fn a_clear_loser_drops_out_and_a_tie_does_not() {
+        let [near, far] = [trial(&[1.0, 2.1, 2.9], 9), trial(&[5.0, 6.0, 7.0], 9)];
+        let trials = [far.clone(), trial(&[1.0, 2.0, 3.0], 9), near.clone(), trial(&[1.0, 2.0, 3.0], 9)];
+        let mut open = finalists(&trials, 0);
+        open.sort_unstable();
+        assert_eq!(open, [1, 2, 3]);
+        // Three at most, and no race of a leader alone.
+        assert_eq!(finalists(&vec![near.clone(); 5], 0), [0, 1, 2]);
+        assert!(finalists(&[far, near], 0).is_empty());
+    }
+
+    #[test]
+    fn a_race_has_every_candidate_in_the_first_round_and_three_in_the_second() {
+        assert_eq!(most_steps(8, 120), 8 * 60 + 3 * 60);
+        assert_eq!(most_steps(2, 5), 2 * 3 + 2 * 2);
+        assert_eq!(most_steps(8, 0), 0);
     }
 }

@@ -9,6 +9,7 @@ use super::race::{Field, Trial, confidence, race};
 use super::rows::Rows;
 use super::spectrum::Formula;
 use super::{consistency, gradient, neurons};
+use crate::data::Images;
 use crate::error::Result;
 use crate::eval::{Deployed, accuracy};
 use crate::fit;
@@ -24,6 +25,10 @@ use crate::rng::Rng;
 /// | `resamplings` | 200 | 1.. | bootstrap draws of failures |
 /// | `candidates` | 8 | 1.. | blocks that race |
 /// | `race_steps` | 120 | 0.. | weight updates of a finalist's trial; 0 ranks by score alone |
+/// | `fit` | rate 3e-3, batch 32 | | trials besides their steps |
+///
+/// However many images there are, neurons are watched on 200 failures and 400 passes at most, gradients are
+/// taken of 200 failures and as many passes, and trials see 500 images of each set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Suspiciousness of a neuron.
@@ -50,7 +55,8 @@ impl Default for Config {
             resamplings: 200,
             candidates: 8,
             race_steps: 120,
-            fit: fit::Config { rate: 5e-3, ..fit::Config::default() },
+            // A short trial gains more from many steps than from large batches.
+            fit: fit::Config { rate: 3e-3, batch: 32, ..fit::Config::default() },
             seed: 0,
         }
     }
@@ -176,6 +182,19 @@ fn candidates(blocks: &[Ranked], n: usize) -> Vec<usize> {
     chosen
 }
 
+/// Most failures that neurons are watched on; of these, and of as many passes, gradients are taken.
+pub(crate) const FAILURES: usize = 200;
+
+/// Most passes on which neurons are watched.
+const PASSES: usize = 400;
+
+/// `most` of `images` at most, drawn at random.
+fn some(images: &Images, most: usize, rng: &mut Rng) -> Images {
+    let mut order = rng.permutation(images.len());
+    order.truncate(most);
+    images.subset(&order)
+}
+
 /// What neurons did on failures and passes.
 struct Evidence {
     layers: Vec<neurons::Layer>,
@@ -189,16 +208,15 @@ impl Evidence {
     fn gather(deployed: &Deployed, field: Field, (config, folder): (&Config, &Path)) -> Result<Self> {
         let whole = deployed.network.joined(0..deployed.network.parts.len());
         let layers = neurons::layers(deployed, &whole);
-        let n = field.failures.len();
-        let mut order = Rng::new(config.seed).permutation(field.replay.len());
-        order.truncate(10 * n);
-        let passes = field.replay.subset(&order);
-        let few: Vec<usize> = (0..passes.len().min(n)).collect();
+        let mut rng = Rng::new(config.seed);
+        let failures = some(field.failures, FAILURES, &mut rng);
+        let passes = some(field.replay, PASSES, &mut rng);
+        let few: Vec<usize> = (0..passes.len().min(failures.len())).collect();
         let active = |images| neurons::activations(deployed, &layers, images, folder);
         let pulled = |images| gradient::norms(deployed, &layers, images, folder);
         Ok(Self {
-            active: Activity::new(&active(field.failures)?, &active(&passes)?)?,
-            pulled: pulled(field.failures)?,
+            active: Activity::new(&active(&failures)?, &active(&passes)?)?,
+            pulled: pulled(&failures)?,
             pulled_by_passes: pulled(&passes.subset(&few))?.mean(&few)?,
             layers,
         })

@@ -32,6 +32,7 @@ mod levers;
 mod lowering;
 mod mapped;
 mod onnx;
+mod race;
 mod random_graphs;
 mod re_estimation;
 mod recompute;
