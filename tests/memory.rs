@@ -67,6 +67,7 @@ fn main() {
     repairs::more_replay_takes_no_more_memory();
     repairs::views_take_what_was_said();
     repairs::a_repair_holds_what_was_said();
+    repairs::a_localized_repair_holds_what_was_said();
     // Last, since they leave threads behind that end when they like.
     let pools = scratch::pools();
     inference::later_passes_allocate_nothing(&pools);

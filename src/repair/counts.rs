@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::batch_norm;
 use super::sets::{Inputs, MOST_HELD_REPLAY, n_held};
+use crate::localize::race;
 
 /// How many images of each kind a repair has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -25,6 +26,12 @@ const VIEW_BYTES: usize = 28;
 
 /// Bytes that lists keep for each image that the gate sees: its label and two answers.
 const JUDGED_BYTES: usize = 48;
+
+/// Bytes that lists keep for each image of a race: its place, and its label twice.
+const RACED_BYTES: usize = 16;
+
+/// Bytes that a trial keeps for each image that judges: its class and its loss.
+const ANSWER_BYTES: usize = 16;
 
 impl Counts {
     /// Those of `inputs`.
@@ -71,6 +78,18 @@ impl Counts {
         batches.largest()
     }
 
+    /// Images of the largest set that trials see.
+    pub(super) fn most_raced(self) -> usize {
+        self.most_cached().min(race::IMAGES)
+    }
+
+    /// Bytes of labels, and of the answers of `candidates` trials, each on failures, surrogates and replay.
+    pub(super) fn race_bytes(self, candidates: usize) -> usize {
+        let sum = |[failures, replay]: [usize; 2]| failures.min(race::IMAGES) + 2 * replay.min(race::IMAGES);
+        let (trained, held) = (sum(self.trained()), sum(self.held_back()));
+        (trained + held) * RACED_BYTES + candidates * held * ANSWER_BYTES
+    }
+
     /// Bytes of the lists of `views` views of each image that is trained on.
     pub(super) fn view_bytes(self, views: usize) -> usize {
         let [failures, replay] = self.trained();
@@ -95,6 +114,8 @@ mod tests {
         assert_eq!((counts.most_cached(), counts.most_judged()), (2600, 400));
         let guarded = Counts { guard: Some([10, 900]), ..counts };
         assert_eq!(guarded.most_judged(), 900);
+        // 80 + 2 * 500 images to train on and 20 + 2 * 400 that judge two trials.
+        assert_eq!((counts.most_raced(), counts.race_bytes(2)), (500, 1900 * 16 + 2 * 820 * 16));
         // 80 failures and as many replay images in batches of 64 at most.
         assert_eq!(counts.re_estimated(64), [27, 27]);
         assert_eq!(counts.re_estimated(1), [1, 1]);

@@ -17,6 +17,7 @@ use crate::graph::lower::{Lowered, lower};
 use crate::graph::op::elements;
 use crate::graph::{Graph, Params};
 use crate::localize::neurons;
+use crate::localize::rank::FAILURES;
 use crate::memory::Use;
 use crate::memory::plan::{Fate, Peak, Run, Step};
 use crate::meter;
@@ -114,7 +115,7 @@ impl<'a> Whole<'a> {
     pub(super) fn evidence(&self) -> Result<Phase> {
         let (batch, layers) =
             (self.batch(self.counts.most_cached()), neurons::layers(self.base, &self.graph));
-        let [failures, _] = self.counts.trained();
+        let failures = self.counts.trained()[0].min(FAILURES);
         let neurons: usize = layers.iter().map(|layer| layer.n).sum();
         // A byte for each failure, the rows of a batch twice, sums and counts.
         let rows = neurons * (failures + 8 * batch + 64);
@@ -142,6 +143,22 @@ impl<'a> Whole<'a> {
         let mut phase = larger(Phase::new("localize", observed, data), Phase::new("localize", pulled, data));
         phase.add(self.lists(2));
         Ok(phase)
+    }
+
+    /// Running the network piece by piece for all candidates of a race: where it is cut, what is alive is
+    /// what enters the next piece.
+    pub(super) fn race_features(&self) -> Result<Phase> {
+        let folded = (Use::Weights, self.if_resident(folded_bytes(&self.lowered)));
+        let run = self.run(&self.lowered, &self.input, self.batch(self.counts.most_raced()))?;
+        let mut phase = Phase::new("localize", run, folded);
+        phase.add(self.lists(3));
+        Ok(phase)
+    }
+
+    /// What all candidates of a race keep besides files: the lists of a part, its weights and two states of an
+    /// optimizer are no more than those of the network.
+    pub(super) fn race_lists(&self, candidates: usize) -> (Use, usize) {
+        (Use::Data, self.counts.race_bytes(candidates) + candidates * self.list_bytes)
     }
 
     /// Making views of images, running the prefix, and asking the deployed network.

@@ -182,7 +182,7 @@ impl<'a> Planner<'a> {
         let network = Whole::new(&base, self.counts, self.threads)?;
         let mut phases = vec![network.prepare()?];
         if self.config.target == Target::Auto && !self.levels.is_empty() {
-            phases.push(network.evidence()?);
+            phases.extend([network.evidence()?, network.race_features()?]);
         }
         for level in &self.levels {
             let site = Site::new(&base, level.clone())?;
@@ -208,7 +208,7 @@ impl<'a> Planner<'a> {
         let frozen = network.if_resident(folded_bytes(&site.prefix) + folded_bytes(&site.suffix));
         let own = own_bytes(&site.graph, &site.input)?;
         let mut phases = Vec::new();
-        let mut features = network.features(site, self.config.views)?;
+        let features = network.features(site, self.config.views)?;
         let batch = self.config.fit.batch;
         let part = |name, graph: &Graph, beside| {
             let beside = own_bytes(graph, &site.input)? + frozen + beside;
@@ -225,14 +225,8 @@ impl<'a> Planner<'a> {
             Ok::<_, Error>(Phase::new(name, peak, (Use::Weights, beside)))
         };
         if self.config.target == Target::Auto {
-            let graph = trial_graph(site)?;
-            phases.extend([
-                part("localize", &graph, 0)?,
-                judged("localize", (&graph, network.evaluation(site, &graph)?), 0)?,
-            ]);
-            phases.push(Phase { name: "localize", ..features.clone() });
+            phases.extend(self.trial(network, site, frozen)?);
         }
-        features.name = "features";
         phases.extend([features, part("weights", &site.graph, 0)?]);
         let (mut repaired, mut added) = (own, 0);
         if self.config.method == Method::Search {
@@ -269,6 +263,26 @@ impl<'a> Planner<'a> {
         }
         let largest = largest_bytes(&site.graph, &site.input)?;
         phases.push(network.judge([repaired, largest, added])?);
+        Ok(phases)
+    }
+
+    /// The phases of a trial repair at one site, beside `frozen` bytes of folded weights.
+    fn trial(&self, network: &Whole, site: &Site, frozen: usize) -> Result<Vec<Phase>> {
+        let race = &self.config.localize;
+        let n = race.candidates.min(self.levels.len());
+        let graph = trial_graph(site)?;
+        let (own, largest) = (own_bytes(&graph, &site.input)?, largest_bytes(&graph, &site.input)?);
+        let step = network.step(site, &graph, (race.fit.batch, &|_| true))?;
+        let states = own * site.levers.rule().states();
+        let phase = |peak, bytes| Phase::new("localize", peak, (Use::Weights, frozen + bytes));
+        let mut phases = vec![
+            phase(step, own),
+            // To a file, a tensor at a time, and back.
+            phase(Peak::default(), own + states + largest),
+            // It is judged where it is then, in the file.
+            phase(network.evaluation(site, &graph)?, network.if_resident(largest)),
+        ];
+        phases.iter_mut().for_each(|phase| phase.add(network.race_lists(n)));
         Ok(phases)
     }
 

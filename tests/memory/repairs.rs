@@ -132,6 +132,25 @@ pub(crate) fn more_replay_takes_no_more_memory() {
     assert!(many as f64 <= 1.05 * few as f64, "{few} bytes with 400 images, {many} with 4000");
 }
 
+/// Trial repairs of all blocks stay within what is said, without a limit and under the least.
+pub(crate) fn a_localized_repair_holds_what_was_said() {
+    let folder = std::env::temp_dir();
+    for (path, _) in NETWORKS {
+        let model =
+            Model::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join(path), &Overrides::default()).unwrap();
+        let [failures, replay] = [labelled(&model, 100, false), labelled(&model, 200, true)];
+        let inputs = Inputs { failures: &failures, replay: &replay, guard: None, folder: &folder };
+        let mut config = Config { target: Target::Auto, ..short("", Method::Weights, 32) };
+        config.localize.race_steps = 4;
+        let least = plan(&model, &config, Counts::of(&inputs)).unwrap().least + (8 << 10);
+        for limit in [None, Some(least)] {
+            config.memory = limit;
+            let (plan, peak) = said_and_measured(&model, inputs, &config);
+            assert!(peak <= plan.peak, "{path}: {peak} bytes, {plan:?}");
+        }
+    }
+}
+
 /// Views of images lie in files as the images do.
 pub(crate) fn views_take_what_was_said() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/resnet18_cifar.safetensors");
