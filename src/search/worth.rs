@@ -135,7 +135,8 @@ mod tests {
         let mut cache = Cache::create(&std::env::temp_dir(), &site.input, Precision::F32).unwrap();
         cache.push(&normal(&[&[n], site.input.as_slice()].concat(), rng)).unwrap();
         cache.finish().unwrap();
-        Samples::of(cache, (0..n).map(|i| (i % site.classes) as u32).collect(), site.classes).unwrap()
+        Samples::of(cache, (0..n).map(|i| (i % site.classes) as u32).collect::<Vec<_>>(), site.classes)
+            .unwrap()
     }
 
     /// A relaxed block all of whose gates are open, some more and some less.

@@ -29,6 +29,8 @@ mod strip;
 mod sums;
 #[allow(unsafe_code)] // vector instructions
 mod transform;
+#[allow(unsafe_code)] // vector instructions
+mod windows;
 
 pub(super) use self::cut::Winograd;
 use self::strip::Strips;
