@@ -176,7 +176,7 @@ fn a_step_whose_gradients_overflow_is_left_out_and_the_factor_is_halved() {
     let features = normal(&shape, &mut Rng::new(1)).to_dtype(DType::F32).unwrap();
     large.push(&(features * 1000.0).unwrap()).unwrap();
     large.finish().unwrap();
-    let samples = Samples::of(large, (0..8).collect(), site.classes).unwrap();
+    let samples = Samples::of(large, (0..8).collect::<Vec<_>>(), site.classes).unwrap();
     let mut part = Part::new(site.graph.clone(), site.params.clone(), &site).unwrap();
     part.move_to(&site.compute).unwrap();
     let mut optimizer = Optimizer::new(Rule::ADAM);
