@@ -20,20 +20,6 @@ pub(super) struct Axis {
     pub(super) to_step: usize,
 }
 
-/// Taps along a row that are whole strides apart.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Run {
-    /// How many, the weight of the first, and from one to the next.
-    pub(super) taps: usize,
-    pub(super) first: usize,
-    pub(super) step: usize,
-    /// The remainder by the stride of the pixels that they read, counted from the first that is read.
-    pub(super) remainder: usize,
-    /// What the first reads for the first output in the ordered row, and from a tap to the next.
-    pub(super) start: usize,
-    pub(super) advance: isize,
-}
-
 impl Axis {
     /// The outputs of a convolution, `y[i] = sum over t of w[t] x[stride i + dilation t - padding]`.
     pub(super) fn forward(window: Window, outputs: usize) -> Self {
@@ -66,46 +52,14 @@ impl Axis {
         start..start + span as isize
     }
 
-    /// What the first tap of the first of some outputs reads, counted from the first that they read.
-    pub(super) fn first_read(&self) -> usize {
-        (self.advance * self.taps.saturating_sub(1) as isize).min(0).unsigned_abs()
-    }
-
-    /// Its taps, those together that are whole strides apart. In a row whose pixels are ordered by their remainder
-    /// by the stride, neighbouring outputs read neighbours.
-    pub(super) fn runs(&self) -> impl Iterator<Item = Run> + use<> {
-        let (axis, n, len) = (*self, self.remainders(), self.run_len());
-        (0..n).map(move |i| {
-            let (taps, advance) =
-                ((axis.taps - i).div_ceil(n), axis.advance * n as isize / axis.stride as isize);
-            let (first, step) = (axis.first + i * axis.step, n * axis.step);
-            if axis.stride == 1 {
-                return Run { taps, first, step, remainder: 0, start: axis.first_read(), advance };
-            }
-            let at = axis.advance.unsigned_abs() * i;
-            Run { taps, first, step, remainder: at % axis.stride, start: i * len + at / axis.stride, advance }
-        })
-    }
-
-    /// Remainders by the stride of what its taps read.
-    pub(super) fn remainders(&self) -> usize {
-        let apart = (1..self.stride).find(|n| (n * self.advance.unsigned_abs()).is_multiple_of(self.stride));
-        apart.unwrap_or(self.stride).min(self.taps.max(1))
-    }
-
-    /// Pixels of each remainder that all outputs read.
-    pub(super) fn run_len(&self) -> usize {
-        self.outputs + self.advance.unsigned_abs() * self.taps.saturating_sub(1) / self.stride
-    }
-
-    /// Pixels of a row that is ordered so.
-    pub(super) fn row_len(&self) -> usize {
-        self.remainders() * self.run_len()
-    }
-
     /// From a row that is read to the next: those between are not, where a window is one row.
     pub(super) fn row_step(&self) -> usize {
         if self.taps == 1 { self.stride } else { 1 }
+    }
+
+    /// What the first tap of the first of some outputs reads, counted from the first that they read.
+    pub(super) fn first_read(&self) -> usize {
+        (self.advance * self.taps.saturating_sub(1) as isize).min(0).unsigned_abs()
     }
 
     /// How far apart taps are, forward or backward, where every output is written and is a sum over `taps`

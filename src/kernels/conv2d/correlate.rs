@@ -95,26 +95,25 @@ impl<T: Real> Work<'_, T, Correlation> {
         let planes = &self.source[channel * plane..][..part.len() * plane];
         // SAFETY: the caller promises the processor.
         let from = unsafe { source::<S>(planes, self.how.source, [down, across], &task.rows, copy) };
-        let (width, channels) = (registers * S::Register::LANES, part.len().div_ceil(S::DEPTH));
-        let x = from.data.as_ptr().wrapping_add(down.first_read() * from.row);
+        let width = registers * S::Register::LANES;
+        let first = down.first_read() * from.row + across.first_read();
+        let x = from.data.as_ptr().wrapping_add(first);
         let of_row = |advance: isize| advance * from.row as isize;
         for (row, sums) in sums.chunks_exact_mut(across.outputs * width).enumerate() {
-            for (i, taps) in across.runs().enumerate() {
-                let pixels = Pixels {
-                    x: x.wrapping_add(row * from.down + taps.start),
-                    x_step: 1,
-                    x_strides: [from.channel as isize, of_row(down.advance), taps.advance],
-                    w: weights.as_ptr().wrapping_add((down.first * k + taps.first) * width),
-                    w_strides: [k * k * width, down.step * k * width, taps.step * width],
-                    counts: [channels, down.taps, taps.taps],
-                    sums: sums.as_mut_ptr(),
-                    width,
-                    adds: part.start > 0 || i > 0,
-                };
-                // SAFETY: the caller promises the processor. `pack` wrote all weights of the part,
-                // `source` holds all that the rows read, and there are sums for all pixels.
-                unsafe { tile::pixels::<S>(&pixels, across.outputs, registers) };
-            }
+            let pixels = Pixels {
+                x: x.wrapping_add(row * down.stride * from.row),
+                x_step: across.stride,
+                x_strides: [from.channel as isize, of_row(down.advance), across.advance],
+                w: weights.as_ptr().wrapping_add((down.first * k + across.first) * width),
+                w_strides: [k * k * width, down.step * k * width, across.step * width],
+                counts: [part.len().div_ceil(S::DEPTH), down.taps, across.taps],
+                sums: sums.as_mut_ptr(),
+                width,
+                adds: part.start > 0,
+            };
+            // SAFETY: the caller promises the processor. `pack` wrote all weights of the part, `source` holds all that
+            // the rows read, and there are sums for all pixels.
+            unsafe { tile::pixels::<S>(&pixels, across.outputs, registers) };
         }
     }
 
