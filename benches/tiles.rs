@@ -6,7 +6,7 @@
 //! cargo bench --bench tiles -- target/release/libarchrepair.rlib [--objdump OBJDUMP]
 //! ```
 //!
-//! A *tile* is an innermost loop in which one instruction in six or more is a vector multiply-add. Loops of one set,
+//! A *tile* is an innermost loop without calls in which one instruction in six or more is a vector multiply-add. Loops of one set,
 //! with the same number of sums, multiply-adds and loads are a row. A tile spills where it writes a vector register
 //! to the stack, or reads more of them from there than one for eight multiply-adds: numbers that do not change in a
 //! loop may wait there.
@@ -157,7 +157,8 @@ fn start(function: &[Instruction], end: usize) -> Option<usize> {
 fn tile(body: &[Instruction]) -> Option<Tile> {
     let set = body.iter().find_map(set)?;
     let products: Vec<&Instruction> = body.iter().filter(|of| self::set(of) == Some(set)).collect();
-    if products.len() < 4 || 6 * products.len() < body.len() {
+    let calls = body.iter().any(|of| of.name.starts_with("call") || of.name == "bl");
+    if calls || products.len() < 4 || 6 * products.len() < body.len() {
         return None;
     }
     // The sum is the last operand for AT&T's order, the first one on Arm.
