@@ -85,7 +85,7 @@ pub(crate) struct Scratch<T> {
 }
 
 impl<T: WithDType> Scratch<T> {
-    /// `n` elements for `what`, and less than a line for their place.
+    /// `n` elements for `what`, in room that is a line longer.
     ///
     /// # Errors
     ///
@@ -171,9 +171,9 @@ struct Taken(AtomicUsize);
 /// Runs `f` on as many workers as `items` pieces of work need and as scratch allows, each with its own.
 fn workers<T: Send>((scratch, n): (&mut [T], usize), items: usize, f: impl Fn(&mut [T], usize) + Sync) {
     let most = scratch.len().checked_div(n).unwrap_or_else(rayon::current_num_threads);
-    let pieces = Mutex::new(scratch.chunks_exact_mut(n.max(1)));
+    let scratch = Mutex::new(scratch.chunks_exact_mut(n.max(1)));
     // The caller is the first of them.
-    on_each(count(items, most), &|worker| f(next(&pieces).unwrap_or_default(), worker));
+    on_each(count(items, most), &|worker| f(next(&scratch).unwrap_or_default(), worker));
 }
 
 /// Runs `f` with each number below `n` on a thread, the first on the caller's.

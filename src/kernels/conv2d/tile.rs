@@ -3,8 +3,8 @@
 //! A register of weights holds numbers of neighbouring *output channels* and is multiplied with single pixels.
 //! Pixels can then lie anywhere: dilation and padding are a matter of addresses, and images are read as they
 //! are. Matrix products of other kinds, such as sums over pixels for gradients by weights, run as the same loop
-//! over other terms. How many pixels and registers a tile has is the budget of the set of
-//! instructions.
+//! over other terms. How many pixels and registers a tile has follows from the registers of the set
+//! ([`Isa::BUDGET`]).
 
 use crate::kernels::simd::{Isa, Kernel, Lanes, Num};
 
@@ -44,24 +44,23 @@ impl<T: Copy> Pixels<T> {
     }
 }
 
-/// The sizes a tile may have.
-const SIZES: [usize; 9] = [12, 8, 7, 6, 5, 4, 3, 2, 1];
+/// Most pixels of a tile, but for the largest of its width.
+const SMALL: usize = 8;
 
-/// `0..n` cut into tiles of nearly the same size, `most` at most: `(start, size, count)` of those of equal size that
-/// follow one another.
-fn tiles(n: usize, most: usize) -> impl Iterator<Item = (usize, usize, usize)> {
-    let size = move |left: usize| {
-        let even = left.div_ceil(left.div_ceil(most).max(1));
-        SIZES.into_iter().find(|&size| size <= even)
-    };
-    let mut start = 0;
-    std::iter::from_fn(move || {
-        let (first, of_run) = (start, size(n - start)?);
-        while size(n - start) == Some(of_run) {
-            start += of_run;
-        }
-        Some((first, of_run, (start - first) / of_run))
-    })
+/// `0..n` cut into tiles of `most` pixels and of [`SMALL`] at most, as few and as even as there can be: `(size, count)`,
+/// one behind the other. (Few divisions: rows can be short.)
+fn tiles(n: usize, most: usize) -> [(usize, usize); 3] {
+    let count = n.div_ceil(most);
+    let (even, more) = (n / count.max(1), n % count.max(1));
+    if even + usize::from(more > 0) <= SMALL || (even, more) == (most, 0) {
+        return [(even + 1, more), (even, count - more), (0, 0)];
+    }
+    // One or two are small, the others as large as there are.
+    let rest = n - (count - 1) * most;
+    let large = if (SMALL - 2..=SMALL).contains(&rest) { count - 1 } else { count.saturating_sub(2) };
+    let rest = n - large * most;
+    let small = rest.div_ceil(SMALL);
+    [(most, large), (rest / small + 1, rest % small), (rest / small, small - rest % small)]
 }
 
 /// `count` tiles of `P` pixels and `V` registers, one behind the other; pixels lie side by side where `DENSE`.
@@ -77,19 +76,19 @@ impl<S: Isa, const P: usize, const V: usize, const DENSE: bool> Kernel<S::Regist
         for i in 0..count {
             let (x, sums) =
                 (first.x.wrapping_add(i * P * step), first.sums.wrapping_add(i * P * first.width));
-            // SAFETY: the caller promises this tile, too.
-            unsafe { tile::<S, P, V>(&Pixels { x, sums, ..*first }, step) };
+            // SAFETY: the caller promises all tiles.
+            unsafe { sum::<S, P, V>(&Pixels { x, sums, ..*first }, step) };
         }
     }
 }
 
-/// One of them.
+/// Adds up the sums of one tile.
 ///
 /// # Safety
 ///
 /// The processor must know the instructions of `S`, and all that is read and written must be accessible.
 #[inline(always)]
-unsafe fn tile<S: Isa, const P: usize, const V: usize>(tile: &Pixels<Num<S>>, step: usize) {
+unsafe fn sum<S: Isa, const P: usize, const V: usize>(tile: &Pixels<Num<S>>, step: usize) {
     let lanes = S::Register::LANES;
     // SAFETY: the caller promises the processor.
     let zero = unsafe { S::Register::zero() };
@@ -148,13 +147,15 @@ pub(super) unsafe fn pixels<S: Isa>(all: &Pixels<Num<S>>, n: usize, registers: u
     let widest = S::BUDGET.rows.len();
     for first in (0..registers).step_by(widest) {
         let (width, column) = (widest.min(registers - first), first * S::Register::LANES);
-        for (start, size, count) in tiles(n, S::BUDGET.most(width)) {
+        let mut start = 0;
+        for (size, count) in tiles(n, S::BUDGET.most(width)).into_iter().filter(|(_, count)| *count > 0) {
             let tile = &Pixels {
                 x: all.x.wrapping_add(start * all.x_step),
                 w: all.w.wrapping_add(column),
                 sums: all.sums.wrapping_add(start * all.width + column),
                 ..all
             };
+            start += size * count;
             macro_rules! of {
                 ($p:literal, $v:literal) => {
                     if const { !S::BUDGET.has($p, $v) } {
@@ -209,18 +210,21 @@ mod tests {
 
     #[test]
     fn tiles_cover_every_pixel_once_and_evenly() {
-        for most in [4, 6, 12] {
+        for most in [2, 4, 6, 12] {
             for n in 0..100 {
-                let mut end = 0;
-                for (start, size, count) in tiles(n, most) {
-                    assert_eq!(start, end);
-                    assert!((1..=most).contains(&size) && count > 0);
-                    end += size * count;
-                }
-                assert_eq!(end, n);
+                let all = tiles(n, most);
+                assert_eq!(all.iter().map(|(size, count)| size * count).sum::<usize>(), n);
+                let used = || all.iter().filter(|(_, count)| *count > 0);
+                assert!(
+                    used().all(|&(size, _)| size == most || (1..=SMALL.min(most)).contains(&size)),
+                    "{all:?}"
+                );
             }
         }
-        assert_eq!(tiles(32, 6).collect::<Vec<_>>(), [(0, 6, 2), (12, 5, 4)]);
-        assert_eq!(tiles(28, 12).collect::<Vec<_>>(), [(0, 8, 2), (16, 12, 1)]);
+        assert_eq!(tiles(32, 6), [(6, 2), (5, 4), (0, 0)]);
+        assert_eq!(tiles(24, 12)[1], (12, 2));
+        assert_eq!(tiles(28, 12), [(12, 1), (9, 0), (8, 2)]);
+        assert_eq!(tiles(20, 12), [(12, 1), (9, 0), (8, 1)]);
+        assert_eq!(tiles(10, 12), [(12, 0), (6, 0), (5, 2)]);
     }
 }

@@ -18,12 +18,11 @@ mod native;
 #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
 use portable as native;
 
-pub(crate) use native::{NAMES, prefetch};
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lanes::Widths;
 pub(crate) use lanes::{Element, Isa, Job, Kernel, Lanes, MOST, Num};
+pub(crate) use native::{NAMES, prefetch};
 use portable::Portable;
 
 /// Bytes of a line of a cache, on most processors.

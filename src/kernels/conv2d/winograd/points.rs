@@ -52,16 +52,36 @@ impl<T> Points<T> {
     /// The processor must know the instructions of `V`.
     #[inline(always)]
     pub(super) unsafe fn registers<V: Lanes<Element = T>>(&self) -> Points<V> {
-        // SAFETY: the caller promises the processor, and a number can be read.
-        let splat = |number: &T| unsafe { V::splat(std::ptr::from_ref(number)) };
+        // SAFETY: the caller promises the processor.
+        let both = unsafe { V::splat(&self.both) };
         Points {
-            at: self.at.each_ref().map(splat),
-            squares: self.squares.each_ref().map(splat),
-            both: splat(&self.both),
-            cubes: self.cubes.each_ref().map(splat),
-            window: self.window.each_ref().map(|of| of.each_ref().map(splat)),
+            // SAFETY: as above.
+            at: unsafe { splat(&self.at) },
+            // SAFETY: as above.
+            squares: unsafe { splat(&self.squares) },
+            both,
+            // SAFETY: as above.
+            cubes: unsafe { splat(&self.cubes) },
+            // SAFETY: as above.
+            window: [unsafe { splat(&self.window[0]) }, unsafe { splat(&self.window[1]) }],
         }
     }
+}
+
+/// A register of each number.
+///
+/// # Safety
+///
+/// The processor must know the instructions of `V`.
+#[inline(always)]
+unsafe fn splat<V: Lanes, const N: usize>(numbers: &[V::Element; N]) -> [V; N] {
+    // SAFETY: the caller promises the processor.
+    let mut registers = [unsafe { V::zero() }; N];
+    for (register, number) in registers.iter_mut().zip(numbers) {
+        // SAFETY: the caller promises the processor, and a number can be read.
+        *register = unsafe { V::splat(number) };
+    }
+    registers
 }
 
 impl<V: Lanes> Points<V> {

@@ -255,7 +255,8 @@ impl<V: Lanes> Kernel<V> for Taps<'_, V::Element> {
     }
 }
 
-/// Registers for factors and for what is computed; taps take two sums and differences more of each.
+/// Registers beside those between two passes: six factors, and a number that is computed. The compiler keeps twice as
+/// many for taps.
 const FACTORS: usize = 7;
 
 /// Registers between two passes at most.

@@ -91,16 +91,23 @@ impl<T> Nine<T> {
     unsafe fn tap<V: Lanes<Element = T>>(&self, c: usize, [i, j]: [isize; 2]) -> V {
         let at = self.first.wrapping_add(c * self.channel);
         // SAFETY: the caller's promise.
-        unsafe { V::load(at.wrapping_offset(i * self.steps[0] + j * self.steps[1])) }
+        unsafe { V::load(at.wrapping_offset(i * self.steps[0]).wrapping_offset(j * self.steps[1])) }
     }
 
+    /// A column of taps.
+    ///
     /// # Safety
     ///
     /// As [`tap`](Self::tap).
     #[inline(always)]
     unsafe fn column<V: Lanes<Element = T>>(&self, c: usize, j: isize) -> [V; 3] {
-        // SAFETY: the caller's promise.
-        [0, 1, 2].map(|i| unsafe { self.tap(c, [i, j]) })
+        // SAFETY: the caller promises the processor.
+        let mut column = [unsafe { V::zero() }; 3];
+        for (i, tap) in (0..).zip(&mut column) {
+            // SAFETY: the caller's promise.
+            *tap = unsafe { self.tap(c, [i, j]) };
+        }
+        column
     }
 
     /// Each row of taps at a pair of points, see [`Points::window`].
@@ -110,11 +117,16 @@ impl<T> Nine<T> {
     /// As [`tap`](Self::tap).
     #[inline(always)]
     unsafe fn at<V: Lanes<Element = T>>(&self, points: &Points<V>, c: usize, pair: usize) -> [[V; 2]; 3] {
-        // SAFETY: there is a register already.
-        let mut at = [[unsafe { V::zero() }; 2]; 3];
+        // SAFETY: the caller promises the processor.
+        let zero = unsafe { V::zero() };
+        let mut at = [[zero; 2]; 3];
         for (i, at) in (0..).zip(&mut at) {
-            // SAFETY: the caller's promise.
-            *at = points.window(pair, [0, 1, 2].map(|j| unsafe { self.tap(c, [i, j]) }));
+            let mut row = [zero; 3];
+            for (j, tap) in (0..).zip(&mut row) {
+                // SAFETY: the caller's promise.
+                *tap = unsafe { self.tap(c, [i, j]) };
+            }
+            *at = points.window(pair, row);
         }
         at
     }
@@ -129,7 +141,7 @@ impl<T> Nine<T> {
 unsafe fn store_column<S: Isa>(
     points: &Points<S::Register>,
     [first, second]: [[S::Register; 3]; 2],
-    to: *mut Num<S>,
+    mut to: *mut Num<S>,
     point: usize,
 ) {
     // SAFETY: the caller's promise.
@@ -138,13 +150,13 @@ unsafe fn store_column<S: Isa>(
         let of = points.window(pair, first);
         let next = if S::DEPTH == 1 { of } else { points.window(pair, second) };
         for sign in 0..2 {
-            let to = to.wrapping_add((1 + 2 * pair + sign) * SIDE * point);
+            to = to.wrapping_add(SIDE * point);
             // SAFETY: the caller's promise.
             unsafe { store_point::<S>([of[sign], next[sign]], to) };
         }
     }
     // SAFETY: the caller's promise.
-    unsafe { store_point::<S>([first[2], second[2]], to.wrapping_add(5 * SIDE * point)) };
+    unsafe { store_point::<S>([first[2], second[2]], to.wrapping_add(SIDE * point)) };
 }
 
 /// # Safety
