@@ -6,10 +6,10 @@
 //! cargo bench --bench tiles -- target/release/libarchrepair.rlib [--objdump OBJDUMP]
 //! ```
 //!
-//! A *tile* is an innermost loop without calls in which one instruction in six or more is a vector multiply-add. Loops of one set,
-//! with the same number of sums, multiply-adds and loads are a row. A tile spills where it writes a vector register
-//! to the stack, or reads more of them from there than one for eight multiply-adds: numbers that do not change in a
-//! loop may wait there.
+//! A *tile* is an innermost loop without calls in which one instruction in six or more is a vector multiply-add. Loops
+//! of one set, with the same number of sums, multiply-adds and loads are a row. A tile spills where it writes a vector
+//! register to the stack, or reads more of them from there than one for eight multiply-adds: numbers that do not
+//! change in a loop may wait there.
 //!
 //! The library is looked at and not the program, which holds loops of other crates and no names. It needs `objdump`
 //! of GNU binutils; of those for another processor, the one for that (`aarch64-linux-gnu-objdump`).

@@ -130,12 +130,8 @@ pub(crate) trait Lanes: Copy {
     /// `self - a * b`
     fn less_product(self, a: Self, b: Self) -> Self;
 
-    /// `self * other`; 0 for both zeros.
-    #[inline(always)]
-    fn mul(self, other: Self) -> Self {
-        // SAFETY: there is a register already.
-        unsafe { Self::zero() }.add_product(self, other)
-    }
+    /// `self * other`
+    fn mul(self, other: Self) -> Self;
 
     /// `self - other`
     fn sub(self, other: Self) -> Self;

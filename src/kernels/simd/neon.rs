@@ -114,6 +114,12 @@ impl Lanes for float32x4_t {
     }
 
     #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: every 64-bit Arm processor has NEON.
+        unsafe { vmulq_f32(self, other) }
+    }
+
+    #[inline(always)]
     fn sub(self, other: Self) -> Self {
         // SAFETY: every 64-bit Arm processor has NEON.
         unsafe { vsubq_f32(self, other) }

@@ -66,7 +66,7 @@ impl<T: Element + From<f32> + Mul<Output = T> + PartialOrd + Sub<Output = T>> La
 
     #[inline(always)]
     fn add_product(self, a: Self, b: Self) -> Self {
-        self.add(Self(array::from_fn(|i| a.0[i] * b.0[i])))
+        self.add(a.mul(b))
     }
 
     #[inline(always)]
@@ -77,7 +77,12 @@ impl<T: Element + From<f32> + Mul<Output = T> + PartialOrd + Sub<Output = T>> La
 
     #[inline(always)]
     fn less_product(self, a: Self, b: Self) -> Self {
-        self.sub(Self(array::from_fn(|i| a.0[i] * b.0[i])))
+        self.sub(a.mul(b))
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Self(array::from_fn(|i| self.0[i] * other.0[i]))
     }
 
     #[inline(always)]

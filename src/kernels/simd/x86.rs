@@ -133,6 +133,12 @@ impl Lanes for __m512 {
     }
 
     #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: as in `add_product`.
+        unsafe { _mm512_mul_ps(self, other) }
+    }
+
+    #[inline(always)]
     fn sub(self, other: Self) -> Self {
         // SAFETY: as in `add_product`.
         unsafe { _mm512_sub_ps(self, other) }

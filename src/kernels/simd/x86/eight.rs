@@ -87,6 +87,12 @@ impl Lanes for __m256 {
     }
 
     #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: as in `add_product`.
+        unsafe { _mm256_mul_ps(self, other) }
+    }
+
+    #[inline(always)]
     fn sub(self, other: Self) -> Self {
         // SAFETY: as in `add_product`.
         unsafe { _mm256_sub_ps(self, other) }
