@@ -2,10 +2,14 @@
 //! and judged on the others, on surrogates and on replay (see [`crate::data::transfer`]).
 //!
 //! Two rounds (successive halving, Jamieson and Talwalkar 2016): all candidates for half of the steps,
-//! then the finalists for the other half, from where they stand. Finalists are those that the leader does not
-//! beat in 95 of 100 resamplings of the judging images, three at most; where there is none the race ends.
-//! What a block is worth is its loss on failures, surrogates and replay; a loss tells apart what a handful
-//! of right and wrong answers cannot.
+//! then the finalists for the other half, from where they stand. Finalists are those that do not trail the leader
+//! for certain, [`FINALISTS`] at most: early blocks learn slower and are behind at half-time. Where the leader is
+//! alone the race ends. What a block is worth is its loss on failures, surrogates and replay; a loss tells apart
+//! what a handful of right and wrong answers cannot.
+//!
+//! The earliest block within one standard error of the least loss is chosen (the rule of Breiman et al., 1984, for
+//! the simplest of equally good models): what is wrong with an input is best answered early (Lee et al., "Surgical
+//! Fine-Tuning Improves Adaptation to Distribution Shifts", 2023), and trials are too short to show it in full.
 //!
 //! All candidates see the same 500 images of each set at most. Features of all of them come from one pass
 //! (see [`Cuts`]); they, and trials between two rounds, lie in unnamed files.
@@ -58,17 +62,35 @@ impl Trial {
     /// better.
     #[must_use]
     pub fn loss(&self) -> f64 {
-        self.failures.loss() / 4.0 + self.surrogates.loss() / 4.0 + self.replay.loss() / 2.0
+        self.sets().map(|(answers, part)| part * answers.loss()).iter().sum()
+    }
+
+    /// Answers on each set, and its part of the loss.
+    fn sets(&self) -> [(&Answers, f64); 3] {
+        [(&self.failures, 0.25), (&self.surrogates, 0.25), (&self.replay, 0.5)]
     }
 
     /// The loss over images drawn again, each set with replacement.
     fn resampled(&self, rng: &mut Rng) -> f64 {
-        let mut mean = |losses: &[f64]| {
+        let mut loss = 0.0;
+        for (Answers { losses, .. }, part) in self.sets() {
             let sum: f64 = (0..losses.len()).map(|_| losses[rng.below(losses.len())]).sum();
-            sum / losses.len().max(1) as f64
-        };
-        let (failures, surrogates) = (mean(&self.failures.losses), mean(&self.surrogates.losses));
-        failures / 4.0 + surrogates / 4.0 + mean(&self.replay.losses) / 2.0
+            loss += part * sum / losses.len().max(1) as f64;
+        }
+        loss
+    }
+
+    /// The standard error of the difference between the losses of two trials, both judged by the same images.
+    fn standard_error(&self, other: &Self) -> f64 {
+        let mut variance = 0.0;
+        for ((a, part), (b, _)) in self.sets().into_iter().zip(other.sets()) {
+            let n = a.losses.len() as f64;
+            let differences = || a.losses.iter().zip(&b.losses).map(|(a, b)| a - b);
+            let mean = differences().sum::<f64>() / n.max(1.0);
+            let squares: f64 = differences().map(|difference| (difference - mean).powi(2)).sum();
+            variance += part * part * squares / (n * (n - 1.0)).max(1.0);
+        }
+        variance.sqrt()
     }
 }
 
@@ -76,13 +98,10 @@ impl Trial {
 pub(crate) const IMAGES: usize = 500;
 
 /// Most blocks that go on to the second round.
-const FINALISTS: usize = 3;
+const FINALISTS: usize = 5;
 
-/// A block drops out where the leader beats it in this share of the resamplings.
-const CERTAIN: f64 = 0.95;
-
-/// Draws of the judging images.
-const RESAMPLINGS: usize = 400;
+/// Standard errors behind the leader at which a block drops out: 19 of 20 such differences are not chance.
+const CERTAIN: f64 = 1.645;
 
 /// Steps of the first and of the second round, of `steps` in both.
 fn rounds(steps: usize) -> [usize; 2] {
@@ -124,7 +143,7 @@ pub fn race(
             let judged = racers[i].round(&config, seed, progress)?;
             trials[i] = Trial { steps: trials[i].steps + steps, ..judged };
         }
-        running = finalists(&trials, seed);
+        running = finalists(&trials);
     }
     Ok(trials)
 }
@@ -213,40 +232,54 @@ impl Racer<'_> {
     }
 }
 
-/// The trials that go on, the best first: the leader and those that it does not beat for certain,
+/// The trials that go on, the best first: the leader and those that do not trail it for certain,
 /// [`FINALISTS`] at most; none where the leader is alone.
-fn finalists(trials: &[Trial], seed: u64) -> Vec<usize> {
+fn finalists(trials: &[Trial]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..trials.len()).collect();
     order.sort_by(|&a, &b| trials[a].loss().total_cmp(&trials[b].loss()).then(a.cmp(&b)));
     order.truncate(FINALISTS);
     let Some(&leader) = order.first() else { return order };
-    order.retain(|&i| i == leader || beaten(&trials[leader], &trials[i], seed) < CERTAIN);
+    let behind = |i: usize| trials[i].loss() - trials[leader].loss();
+    order.retain(|&i| i == leader || behind(i) <= CERTAIN * trials[i].standard_error(&trials[leader]));
     if order.len() == 1 { Vec::new() } else { order }
 }
 
-/// The share of resamplings of the judging images, the same for both, in which `leader` has less loss.
-fn beaten(leader: &Trial, other: &Trial, seed: u64) -> f64 {
-    let wins = |resampling: &usize| {
-        let loss = |trial: &Trial| trial.resampled(&mut Rng::stream(seed, *resampling as u64));
-        loss(leader) < loss(other)
-    };
-    (0..RESAMPLINGS).into_par_iter().filter(wins).count() as f64 / RESAMPLINGS as f64
+/// Which trials, in the network's order, are chosen: the earliest within one standard error of the least loss among
+/// those trained longest.
+struct Choice {
+    finalists: Vec<usize>,
+    /// Between each finalist and each.
+    errors: Vec<Vec<f64>>,
 }
 
-/// For each trial the share of resamplings of the judging images in which it is the best of
-/// those trained longest.
+impl Choice {
+    fn new(trials: &[Trial]) -> Self {
+        let longest = trials.iter().map(|trial| trial.steps).max().unwrap_or(0);
+        let finalists: Vec<usize> = (0..trials.len()).filter(|&i| trials[i].steps == longest).collect();
+        let errors = |&a: &usize| finalists.iter().map(|&b| trials[a].standard_error(&trials[b])).collect();
+        let errors = finalists.iter().map(errors).collect();
+        Self { finalists, errors }
+    }
+
+    /// The choice by these losses.
+    fn by(&self, loss: impl FnMut(usize) -> f64) -> Option<usize> {
+        let losses: Vec<f64> = self.finalists.iter().copied().map(loss).collect();
+        let leader = (0..losses.len()).min_by(|&a, &b| losses[a].total_cmp(&losses[b]))?;
+        let is_near = |&i: &usize| losses[i] - losses[leader] <= self.errors[i][leader];
+        Some(self.finalists[(0..losses.len()).find(is_near).unwrap_or(leader)])
+    }
+}
+
+/// The trial that is chosen, see the head of this file, and for each the share of resamplings of the judging images
+/// in which it would be.
 #[must_use]
-pub fn confidence(trials: &[Trial], resamplings: usize, seed: u64) -> Vec<f64> {
-    let longest = trials.iter().map(|trial| trial.steps).max().unwrap_or(0);
-    let finalists: Vec<usize> = (0..trials.len()).filter(|&i| trials[i].steps == longest).collect();
-    let winner = |resampling: usize| {
-        // The same draws for every trial: their difference is what counts.
-        let loss = |i: usize| trials[i].resampled(&mut Rng::stream(seed, resampling as u64));
-        finalists.iter().copied().min_by(|&a, &b| loss(a).total_cmp(&loss(b)))
-    };
-    let winners: Vec<usize> = (0..resamplings).into_par_iter().filter_map(winner).collect();
-    let share = |i: usize| winners.iter().filter(|&&w| w == i).count() as f64 / resamplings.max(1) as f64;
-    (0..trials.len()).map(share).collect()
+pub fn choose(trials: &[Trial], resamplings: usize, seed: u64) -> (Option<usize>, Vec<f64>) {
+    let choice = Choice::new(trials);
+    // The same draws for every trial: their difference is what counts.
+    let again = |resampling| choice.by(|i| trials[i].resampled(&mut Rng::stream(seed, resampling as u64)));
+    let chosen: Vec<usize> = (0..resamplings).into_par_iter().filter_map(again).collect();
+    let share = |i: usize| chosen.iter().filter(|&&c| c == i).count() as f64 / resamplings.max(1) as f64;
+    (choice.by(|i| trials[i].loss()), (0..trials.len()).map(share).collect())
 }
 
 #[cfg(test)]
@@ -263,32 +296,48 @@ mod tests {
         let trials = [trial(&[1.0, 2.0, 3.0], 9), trial(&[0.5, 1.5, 2.5], 9), trial(&[0.0, 0.0, 0.0], 3)];
         assert_eq!(trials[1].loss(), 1.5);
         // The third was trained for less and does not count.
-        assert_eq!(confidence(&trials, 50, 0), [0.0, 1.0, 0.0]);
+        assert_eq!(choose(&trials, 50, 0), (Some(1), vec![0.0, 1.0, 0.0]));
     }
 
     #[test]
     fn trials_that_differ_by_image_share_the_confidence() {
         let trials = [trial(&[0.0, 2.0, 0.0, 2.0], 9), trial(&[2.0, 0.0, 2.0, 0.0], 9)];
-        let shares = confidence(&trials, 400, 1);
+        let (_, shares) = choose(&trials, 400, 1);
         assert!((shares[0] + shares[1] - 1.0).abs() < 1e-12);
-        assert!(shares[0] > 0.2 && shares[1] > 0.2);
+        assert!(shares[0] > 0.2 && shares[1] > 0.02, "{shares:?}");
+    }
+
+    #[test]
+    fn the_earliest_of_equals_is_chosen() {
+        let best = trial(&[1.0, 1.1, 2.0, 2.9], 9);
+        let [near, far] = [trial(&[1.0, 1.2, 2.1, 2.9], 9), trial(&[1.2, 1.2, 2.2, 3.1], 9)];
+        // By hand: differences 0, 0.1, 0.1, 0 have mean 0.05 and variance 0.01/3, so the error of a set's mean
+        // is sqrt(0.01/12), and of the loss that times sqrt(1/16 + 1/16 + 1/4).
+        assert!((near.standard_error(&best) - (0.01_f64 / 12.0 * 0.375).sqrt()).abs() < 1e-12);
+        assert!(near.loss() - best.loss() > near.standard_error(&best));
+        assert_eq!(choose(&[near, best.clone()], 0, 0).0, Some(1));
+        // Further apart in the mean, but not on every image.
+        let mixed = trial(&[0.5, 1.6, 1.9, 3.1], 9);
+        assert!(mixed.loss() - best.loss() > 0.02);
+        assert_eq!(choose(&[far, mixed, best], 0, 0).0, Some(1));
+        assert_eq!(choose(&[], 5, 0), (None, vec![]));
     }
 
     #[test]
     fn a_clear_loser_drops_out_and_a_tie_does_not() {
         let [near, far] = [trial(&[1.0, 2.1, 2.9], 9), trial(&[5.0, 6.0, 7.0], 9)];
         let trials = [far.clone(), trial(&[1.0, 2.0, 3.0], 9), near.clone(), trial(&[1.0, 2.0, 3.0], 9)];
-        let mut open = finalists(&trials, 0);
+        let mut open = finalists(&trials);
         open.sort_unstable();
         assert_eq!(open, [1, 2, 3]);
-        // Three at most, and no race of a leader alone.
-        assert_eq!(finalists(&vec![near.clone(); 5], 0), [0, 1, 2]);
-        assert!(finalists(&[far, near], 0).is_empty());
+        // Five at most, and no race of a leader alone.
+        assert_eq!(finalists(&vec![near.clone(); 7]), [0, 1, 2, 3, 4]);
+        assert!(finalists(&[far, near]).is_empty());
     }
 
     #[test]
-    fn a_race_has_every_candidate_in_the_first_round_and_three_in_the_second() {
-        assert_eq!(most_steps(8, 120), 8 * 60 + 3 * 60);
+    fn a_race_has_every_candidate_in_the_first_round_and_five_in_the_second() {
+        assert_eq!(most_steps(8, 120), 8 * 60 + 5 * 60);
         assert_eq!(most_steps(2, 5), 2 * 3 + 2 * 2);
         assert_eq!(most_steps(8, 0), 0);
     }

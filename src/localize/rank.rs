@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::neurons::Activity;
-use super::race::{Field, Trial, confidence, race};
+use super::race::{Field, Trial, choose, race};
 use super::rows::Rows;
 use super::spectrum::Formula;
 use super::{consistency, gradient, neurons};
@@ -78,7 +78,7 @@ pub struct Ranked {
     pub mismatch: f64,
     /// How its trial repair ended, if it raced.
     pub trial: Option<TrialResult>,
-    /// Share of resamplings in which it comes first.
+    /// Share of resamplings in which it is chosen.
     pub confidence: f64,
 }
 
@@ -120,37 +120,40 @@ pub fn localize(
     for (block, mismatch) in blocks.iter_mut().zip(consistency::mismatch(deployed, field.replay)?) {
         block.mismatch = mismatch;
     }
+    let mut chosen = None;
     if config.race_steps > 0 {
-        decide_by_race(deployed, field, &mut blocks, (config, store), progress)?;
+        chosen = decide_by_race(deployed, field, &mut blocks, (config, store), progress)?;
     }
-    // Those that raced longer stand before those that did not, then by loss, then by score.
+    // The chosen one, then those that raced longer before those that did not, then by loss, then by score.
     let key = |b: &Ranked| b.trial.map_or((1, 0, -b.score), |t| (0, usize::MAX - t.steps, t.loss));
     blocks.sort_by(|a, b| {
+        let choice = (chosen.as_ref() != Some(&a.block)).cmp(&(chosen.as_ref() != Some(&b.block)));
         let ((a, b), names) = ((key(a), key(b)), a.block.cmp(&b.block));
-        (a.0, a.1).cmp(&(b.0, b.1)).then(a.2.total_cmp(&b.2)).then(names)
+        choice.then((a.0, a.1).cmp(&(b.0, b.1))).then(a.2.total_cmp(&b.2)).then(names)
     });
     let abstains = blocks.first().is_none_or(|first| first.confidence < 0.5);
     Ok(Ranking { blocks, abstains })
 }
 
+/// Lets the blocks race; the name of the one that is chosen.
 fn decide_by_race(
     deployed: &Deployed,
     field: Field,
     blocks: &mut [Ranked],
     (config, store): (&Config, Store),
     progress: &mut dyn FnMut(&str, usize),
-) -> Result<()> {
+) -> Result<Option<String>> {
     let racing = candidates(blocks, config.candidates);
     let names: Vec<String> = racing.iter().map(|&i| blocks[i].block.clone()).collect();
     let settings = fit::Config { steps: config.race_steps, ..config.fit.clone() };
     let trials = race(deployed, field, &names, (&settings, store, config.seed), progress)?;
-    let shares = confidence(&trials, config.resamplings, config.seed);
+    let (chosen, shares) = choose(&trials, config.resamplings, config.seed);
     blocks.iter_mut().for_each(|block| block.confidence = 0.0);
     for ((&i, trial), share) in racing.iter().zip(&trials).zip(shares) {
         blocks[i].trial = Some(result(trial, field));
         blocks[i].confidence = share;
     }
-    Ok(())
+    Ok(chosen.map(|chosen| names[chosen].clone()))
 }
 
 fn result(trial: &Trial, field: Field) -> TrialResult {

@@ -46,7 +46,10 @@ fn table(ranking: &Ranking) -> Table {
             "mismatch",
             "how far clean images are from the statistics the block stores; high means damage",
         )
-        .legend("confidence", "how often the block comes first when the images are drawn again");
+        .legend(
+            "confidence",
+            "how often the block is chosen when the images are drawn again; of equals the earliest is",
+        );
     ranking.blocks.iter().for_each(|block| table.row(row(block)));
     table
 }

@@ -19,7 +19,7 @@ pub(crate) trait Lanes: Copy {
     /// Numbers in a register.
     const LANES: usize;
 
-    /// Registers of this kind that instructions can name.
+    /// Registers of this kind that a loop can fill.
     const COUNT: usize;
 
     /// Whether [`load_part`](Self::load_part) is as fast as [`load`](Self::load).

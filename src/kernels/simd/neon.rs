@@ -38,7 +38,8 @@ pub(crate) fn prefetch<T>(at: *const T) {
 impl Lanes for float32x4_t {
     type Element = f32;
     const LANES: usize = 4;
-    const COUNT: usize = Budget::NEON.registers;
+    // One less: nothing is multiplied straight from memory.
+    const COUNT: usize = Budget::NEON.registers - 1;
     const IS_MASKED: bool = false;
 
     #[inline(always)]
