@@ -98,7 +98,7 @@ impl Trial {
 pub(crate) const IMAGES: usize = 500;
 
 /// Most blocks that go on to the second round.
-const FINALISTS: usize = 5;
+const FINALISTS: usize = 4;
 
 /// Standard errors behind the leader at which a block drops out: 19 of 20 such differences are not chance.
 const CERTAIN: f64 = 1.645;
@@ -330,14 +330,14 @@ mod tests {
         let mut open = finalists(&trials);
         open.sort_unstable();
         assert_eq!(open, [1, 2, 3]);
-        // Five at most, and no race of a leader alone.
-        assert_eq!(finalists(&vec![near.clone(); 7]), [0, 1, 2, 3, 4]);
+        // Four at most, and no race of a leader alone.
+        assert_eq!(finalists(&vec![near.clone(); 7]), [0, 1, 2, 3]);
         assert!(finalists(&[far, near]).is_empty());
     }
 
     #[test]
-    fn a_race_has_every_candidate_in_the_first_round_and_five_in_the_second() {
-        assert_eq!(most_steps(8, 120), 8 * 60 + 5 * 60);
+    fn a_race_has_every_candidate_in_the_first_round_and_four_in_the_second() {
+        assert_eq!(most_steps(8, 120), 8 * 60 + 4 * 60);
         assert_eq!(most_steps(2, 5), 2 * 3 + 2 * 2);
         assert_eq!(most_steps(8, 0), 0);
     }
