@@ -48,7 +48,7 @@ fn table(ranking: &Ranking) -> Table {
         )
         .legend(
             "confidence",
-            "how often the block is chosen when the images are drawn again; of equals the earliest is",
+            "how often the block is chosen when the images are drawn again: of equally good ones the earliest",
         );
     ranking.blocks.iter().for_each(|block| table.row(row(block)));
     table
