@@ -58,8 +58,8 @@ static METER: Meter = Meter;
 #[derive(Parser)]
 struct Arguments {
     /// NETWORK:BLOCK:BATCH for a step of a search, NETWORK:weights@BLOCK:BATCH or
-    /// NETWORK:weights@network:BATCH for one that trains weights alone, with a network of narrow28, wide32, resnet18 .. resnet152; repeatable
-    #[arg(long = "case", default_value = "narrow28:layer1.0:64")]
+    /// NETWORK:weights@network:BATCH for one that trains weights alone, with a network of narrow28, wide32, resnet18 .. resnet152
+    #[arg(long = "case", value_delimiter = ',', default_value = "narrow28:layer1.0:64")]
     cases: Vec<Case>,
     /// Only writes the networks of the cases to FOLDER, as model files
     #[arg(long, value_name = "FOLDER")]
