@@ -3,7 +3,7 @@
 //!
 //! Two rounds (successive halving, Jamieson and Talwalkar 2016): all candidates for half of the steps,
 //! then the finalists for the other half, from where they stand. Finalists are those that do not trail the leader
-//! for certain, [`FINALISTS`] at most: early blocks learn slower and are behind at half-time. Where the leader is
+//! for certain, four at most: early blocks learn slower and are behind at half-time. Where the leader is
 //! alone the race ends. What a block is worth is its loss on failures, surrogates and replay; a loss tells apart
 //! what a handful of right and wrong answers cannot.
 //!
