@@ -19,7 +19,7 @@ use std::ops::Range;
 use super::correlation::{Correlation, Task};
 use super::source::source;
 use super::sums::{Sums, Work};
-use super::tile::{self, Pixels};
+use super::tile::{self, Pixels, Rows};
 use crate::kernels::Real;
 use crate::kernels::matmul::pack::{self, Columns, Run};
 use crate::kernels::share::share_places;
@@ -97,24 +97,22 @@ impl<T: Real> Work<'_, T, Correlation> {
         let from = unsafe { source::<S>(planes, self.how.source, [down, across], &task.rows, copy) };
         let width = registers * S::Register::LANES;
         let first = down.first_read() * from.row + across.first_read();
-        let x = from.data.as_ptr().wrapping_add(first);
         let of_row = |advance: isize| advance * from.row as isize;
-        for (row, sums) in sums.chunks_exact_mut(across.outputs * width).enumerate() {
-            let pixels = Pixels {
-                x: x.wrapping_add(row * down.stride * from.row),
-                x_step: across.stride,
-                x_strides: [from.channel as isize, of_row(down.advance), across.advance],
-                w: weights.as_ptr().wrapping_add((down.first * k + across.first) * width),
-                w_strides: [k * k * width, down.step * k * width, across.step * width],
-                counts: [part.len().div_ceil(S::DEPTH), down.taps, across.taps],
-                sums: sums.as_mut_ptr(),
-                width,
-                adds: part.start > 0,
-            };
-            // SAFETY: the caller promises the processor. `pack` wrote all weights of the part, `source` holds all that
-            // the rows read, and there are sums for all pixels.
-            unsafe { tile::pixels::<S>(&pixels, across.outputs, registers) };
-        }
+        let pixels = Pixels {
+            x: from.data.as_ptr().wrapping_add(first),
+            x_step: across.stride,
+            x_strides: [from.channel as isize, of_row(down.advance), across.advance],
+            w: weights.as_ptr().wrapping_add((down.first * k + across.first) * width),
+            w_strides: [k * k * width, down.step * k * width, across.step * width],
+            counts: [part.len().div_ceil(S::DEPTH), down.taps, across.taps],
+            sums: sums.as_mut_ptr(),
+            width,
+            adds: part.start > 0,
+        };
+        let rows = Rows { count: task.rows.len(), x: down.stride * from.row, sums: across.outputs * width };
+        // SAFETY: the caller promises the processor. `pack` wrote all weights of the part, `source` holds all that
+        // the rows read, and there are sums for all pixels.
+        unsafe { tile::pixels::<S>(&pixels, (rows, across.outputs), registers) };
     }
 
     /// Finishes the sums of an image of a task.

@@ -23,7 +23,7 @@ use std::ops::Range;
 
 use self::cut::{Cut, Task};
 use super::sums::Target;
-use super::tile::{self, Pixels};
+use super::tile::{self, Pixels, Rows};
 use super::winograd::dw::{ByTiles, Read};
 use super::{CONVOLVING, Sizes};
 use crate::error::Result;
@@ -243,7 +243,7 @@ impl<T: Real> Work<'_, T> {
             };
             // SAFETY: the caller promises the processor; what is read and gradients of all pixels are there, and the
             // block has sums for all terms.
-            unsafe { tile::pixels::<S>(&products, together * n, width / S::Register::LANES) };
+            unsafe { tile::pixels::<S>(&products, (Rows::ONE, together * n), width / S::Register::LANES) };
         }
     }
 

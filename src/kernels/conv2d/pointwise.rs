@@ -20,7 +20,7 @@ use std::ops::Range;
 use super::correlation::Correlation;
 use super::source::joined;
 use super::sums::{Sums, Work};
-use super::tile::{self, Pixels};
+use super::tile::{self, Pixels, Rows};
 use crate::kernels::Real;
 use crate::kernels::share::{self, share_places};
 use crate::kernels::simd::{Isa, Job, LINE, Lanes, prefetch};
@@ -232,7 +232,7 @@ impl<T: Real> Strip<'_, T> {
                 adds: false,
             };
             // SAFETY: the caller's promise.
-            unsafe { tile::pixels::<S>(&sums, n, registers) };
+            unsafe { tile::pixels::<S>(&sums, (Rows::ONE, n), registers) };
         }
     }
 }

@@ -19,7 +19,7 @@ use std::ops::Range;
 use super::Sizes;
 use super::correlation::{Correlation, Task};
 use super::sums::{Sums, Work};
-use super::tile::{self, Pixels};
+use super::tile::{self, Pixels, Rows};
 use crate::graph::op::Window;
 use crate::kernels::Real;
 use crate::kernels::matmul::pack::{self, Columns, Run};
@@ -209,23 +209,22 @@ impl<T: Real> Work<'_, T, Spread> {
         for (i, j) in (0..k).flat_map(|i| (0..k).map(move |j| (i, j))) {
             let down = self.how.met(i, &task.rows, oh);
             let across = self.how.met(j, &(0..w), ow);
-            for (row, y) in down.outputs.enumerate() {
-                let input = (down.input - task.rows.start + row * window.stride) * w + across.input;
-                let pixels = Pixels {
-                    x: dy.as_ptr().wrapping_add(y * ow + across.outputs.start),
-                    x_step: 1,
-                    x_strides: [(oh * ow) as isize, 0, 0],
-                    w: weights.as_ptr().wrapping_add((i * k + j) * width),
-                    w_strides: [k * k * width, 0, 0],
-                    counts: [part.len(), 1, 1],
-                    sums: sums.as_mut_ptr().wrapping_add(input * width),
-                    width: window.stride * width,
-                    adds: true,
-                };
-                // SAFETY: the caller promises the processor. `copy_taps` wrote all weights of the part, and
-                // `met` keeps gradients within their rows and sums within those of the task.
-                unsafe { tile::pixels::<S>(&pixels, across.outputs.len(), width / S::Register::LANES) };
-            }
+            let input = down.input.saturating_sub(task.rows.start) * w + across.input;
+            let pixels = Pixels {
+                x: dy.as_ptr().wrapping_add(down.outputs.start * ow + across.outputs.start),
+                x_step: 1,
+                x_strides: [(oh * ow) as isize, 0, 0],
+                w: weights.as_ptr().wrapping_add((i * k + j) * width),
+                w_strides: [k * k * width, 0, 0],
+                counts: [part.len(), 1, 1],
+                sums: sums.as_mut_ptr().wrapping_add(input * width),
+                width: window.stride * width,
+                adds: true,
+            };
+            let rows = Rows { count: down.outputs.len(), x: ow, sums: window.stride * w * width };
+            // SAFETY: the caller promises the processor. `copy_taps` wrote all weights of the part, and
+            // `met` keeps gradients within their rows and sums within those of the task.
+            unsafe { tile::pixels::<S>(&pixels, (rows, across.outputs.len()), width / S::Register::LANES) };
         }
     }
 

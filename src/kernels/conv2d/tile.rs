@@ -137,39 +137,57 @@ unsafe fn sum<S: Isa, const P: usize, const V: usize>(tile: &Pixels<Num<S>>, ste
     }
 }
 
-/// Adds up the sums of `n` pixels and so many registers, in tiles that fit the registers of `S`.
+/// Rows of pixels that meet the same weights.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    pub(super) count: usize,
+    /// From a row to the next, in what is read and in the sums.
+    pub(super) x: usize,
+    pub(super) sums: usize,
+}
+
+impl Rows {
+    pub(super) const ONE: Self = Self { count: 1, x: 0, sums: 0 };
+}
+
+/// Adds up the sums of `n` pixels of each row and so many registers, in tiles that fit the registers of `S`.
+///
+/// All rows meet the weights of a tile's width before the next, so that these stay in the first cache.
 ///
 /// # Safety
 ///
 /// The processor must know the instructions of `S`, and all that is read and written must be accessible.
-pub(super) unsafe fn pixels<S: Isa>(all: &Pixels<Num<S>>, n: usize, registers: usize) {
+pub(super) unsafe fn pixels<S: Isa>(all: &Pixels<Num<S>>, (rows, n): (Rows, usize), registers: usize) {
     let all = all.innermost();
     let widest = S::BUDGET.rows.len();
     for first in (0..registers).step_by(widest) {
         let (width, column) = (widest.min(registers - first), first * S::Register::LANES);
-        let mut start = 0;
-        for (size, count) in tiles(n, S::BUDGET.most(width)).into_iter().filter(|(_, count)| *count > 0) {
-            let tile = &Pixels {
-                x: all.x.wrapping_add(start * all.x_step),
+        let tiles = tiles(n, S::BUDGET.most(width));
+        for row in 0..rows.count {
+            let mut tile = Pixels {
+                x: all.x.wrapping_add(row * rows.x),
                 w: all.w.wrapping_add(column),
-                sums: all.sums.wrapping_add(start * all.width + column),
+                sums: all.sums.wrapping_add(row * rows.sums + column),
                 ..all
             };
-            start += size * count;
-            macro_rules! of {
-                ($p:literal, $v:literal) => {
-                    if const { !S::BUDGET.has($p, $v) } {
-                        unreachable!("a tile that no budget has")
-                    } else if tile.x_step == 1 {
-                        // SAFETY: the caller's promise.
-                        unsafe { S::vectorize(PixelTiles::<S, $p, $v, true>(tile, count)) }
-                    } else {
-                        // SAFETY: the caller's promise.
-                        unsafe { S::vectorize(PixelTiles::<S, $p, $v, false>(tile, count)) }
-                    }
-                };
+            for &(size, count) in tiles.iter().filter(|(_, count)| *count > 0) {
+                macro_rules! of {
+                    ($p:literal, $v:literal) => {
+                        if const { !S::BUDGET.has($p, $v) } {
+                            unreachable!("a tile that no budget has")
+                        } else if tile.x_step == 1 {
+                            // SAFETY: the caller's promise.
+                            unsafe { S::vectorize(PixelTiles::<S, $p, $v, true>(&tile, count)) }
+                        } else {
+                            // SAFETY: the caller's promise.
+                            unsafe { S::vectorize(PixelTiles::<S, $p, $v, false>(&tile, count)) }
+                        }
+                    };
+                }
+                by_size!(size, width, of);
+                tile.x = tile.x.wrapping_add(size * count * tile.x_step);
+                tile.sums = tile.sums.wrapping_add(size * count * tile.width);
             }
-            by_size!(size, width, of)
         }
     }
 }

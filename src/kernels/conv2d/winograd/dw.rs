@@ -14,7 +14,7 @@ use super::transform::Taps;
 use super::{GAP, POINTS, TILES, is_worth_it};
 use crate::kernels::Real;
 use crate::kernels::conv2d::axis::Axis;
-use crate::kernels::conv2d::tile::{self, Pixels};
+use crate::kernels::conv2d::tile::{self, Pixels, Rows};
 use crate::kernels::simd::{Isa, Lanes, Num};
 
 /// Most input channels of a block: sums at the points are then 300 KiB of f32 with AVX-512.
@@ -143,5 +143,5 @@ unsafe fn multiply<S: Isa>(
         adds: true,
     };
     // SAFETY: the caller promises the processor and the tiles; the sums of all channels are there.
-    unsafe { tile::pixels::<S>(&pixels, channels, width / S::Register::LANES) };
+    unsafe { tile::pixels::<S>(&pixels, (Rows::ONE, channels), width / S::Register::LANES) };
 }

@@ -12,7 +12,7 @@ use crate::kernels::Real;
 use crate::kernels::conv2d::Finish;
 use crate::kernels::conv2d::correlation::Correlation;
 use crate::kernels::conv2d::sums::{Sums, Target};
-use crate::kernels::conv2d::tile::{self, Pixels};
+use crate::kernels::conv2d::tile::{self, Pixels, Rows};
 use crate::kernels::conv2d::weights::Weights;
 use crate::kernels::matmul::pack::{self, Columns, Run};
 use crate::kernels::share::share_places;
@@ -145,7 +145,7 @@ impl<T: Real> Work<'_, T> {
             };
             // SAFETY: the caller promises the processor. Windows and inputs hold all channels of the part at
             // this point, and there are sums for all tiles.
-            unsafe { tile::pixels::<S>(&pixels, tiles, registers) };
+            unsafe { tile::pixels::<S>(&pixels, (Rows::ONE, tiles), registers) };
         }
     }
 
